@@ -1,0 +1,1 @@
+//! The DAG graph, read from the form in which Airflow serializes DAGs.
