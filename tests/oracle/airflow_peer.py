@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -221,6 +222,7 @@ class Airflow:
     def start(self, timeout_s: float = 180) -> float:
         """Start all four components and return the seconds until all of them are healthy."""
         start = time.monotonic()
+        since = datetime.now(UTC)
         for name, *options in (
             ("api-server",),
             ("scheduler", "--skip-serve-logs"),
@@ -230,7 +232,7 @@ class Airflow:
             log = self.home / f"{name}.log"
             self.processes.append(Process(self.command(name, *options), log, self.env, self.home))
         try:
-            self.rest.wait_healthy(COMPONENTS, timeout_s)
+            self.rest.wait_healthy(COMPONENTS, timeout_s, since=since)
         except TimeoutError:
             self.check()
             raise

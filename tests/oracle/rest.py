@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -28,6 +29,13 @@ class RestError(Exception):
         super().__init__(f"{method} {url}: {status}: {detail}")
         self.status = status
         self.detail = detail
+
+
+def _is_healthy(health: Json, name: str, since: datetime | None) -> bool:
+    component = health.get(name) or {}
+    beat = component.get(f"latest_{name}_heartbeat")
+    stale = since is not None and beat is not None and datetime.fromisoformat(beat) < since
+    return component.get("status") == "healthy" and not stale
 
 
 class Rest:
@@ -73,14 +81,23 @@ class Rest:
         """Return the health of each component; raises OSError while nobody listens."""
         return self.call("GET", "/api/v2/monitor/health", token=False)
 
-    def wait_healthy(self, components: tuple[str, ...], timeout_s: float, poll_s: float = 0.1) -> float:
-        """Wait until all named components are healthy and return the seconds which that took."""
+    def wait_healthy(
+        self,
+        components: tuple[str, ...],
+        timeout_s: float,
+        poll_s: float = 0.1,
+        since: datetime | None = None,
+    ) -> float:
+        """Wait until all named components are healthy and return the seconds which that took.
+
+        A heartbeat from before `since` is not believed: it is that of an earlier process.
+        """
         start = time.monotonic()
         seen: object = "nobody listens yet"
         while time.monotonic() - start < timeout_s:
             try:
                 health = self.health()
-                if all((health.get(name) or {}).get("status") == "healthy" for name in components):
+                if all(_is_healthy(health, name, since) for name in components):
                     return time.monotonic() - start
                 seen = health
             except (OSError, RestError) as error:
