@@ -10,7 +10,8 @@ pub mod record;
 pub mod state;
 
 pub use id::{
-    AssetId, AttemptId, BackfillId, BundleName, BundleVersion, CallbackId, ConnectionId, DagId, DagRunId, DagVersionId,
-    Epoch, EventId, MapIndex, PoolName, QueueName, RunId, TaskId, TaskInstanceId, TriggerId, VariableKey,
+    AssetId, AttemptId, BackfillId, BundleName, BundleVersion, CallbackId, ConnectionId, DagId, DagRunId,
+    DagVersionId, Epoch, EventId, MapIndex, PoolName, QueueName, RunId, TaskId, TaskInstanceId, TriggerId,
+    VariableKey,
 };
 pub use state::{DagRunState, DagRunType, IllegalTransition, TaskInstanceState, TriggeredBy};

@@ -206,12 +206,23 @@ impl TaskInstanceState {
         match self {
             S::None => matches!(
                 to,
-                S::Scheduled | S::Success | S::Skipped | S::UpstreamFailed | S::Removed | S::Failed | S::Deferred
+                S::Scheduled
+                    | S::Success
+                    | S::Skipped
+                    | S::UpstreamFailed
+                    | S::Removed
+                    | S::Failed
+                    | S::Deferred
             ),
             S::Scheduled => {
-                matches!(to, S::Queued | S::None | S::Skipped | S::Failed | S::Removed | S::Success | S::Deferred)
+                matches!(
+                    to,
+                    S::Queued | S::None | S::Skipped | S::Failed | S::Removed | S::Success | S::Deferred
+                )
             }
-            S::Queued => matches!(to, S::Running | S::Scheduled | S::Failed | S::UpForRetry | S::Skipped | S::Removed),
+            S::Queued => {
+                matches!(to, S::Running | S::Scheduled | S::Failed | S::UpForRetry | S::Skipped | S::Removed)
+            }
             S::Running => matches!(
                 to,
                 S::Success
@@ -228,7 +239,9 @@ impl TaskInstanceState {
             S::UpForRetry | S::UpForReschedule => {
                 matches!(to, S::Scheduled | S::None | S::Failed | S::UpstreamFailed | S::Skipped | S::Removed)
             }
-            S::Deferred | S::AwaitingInput => matches!(to, S::Scheduled | S::Failed | S::Skipped | S::UpForRetry),
+            S::Deferred | S::AwaitingInput => {
+                matches!(to, S::Scheduled | S::Failed | S::Skipped | S::UpForRetry)
+            }
             S::Success | S::Failed | S::UpstreamFailed | S::Skipped => matches!(to, S::None | S::Removed),
             S::Removed => matches!(to, S::None),
         }

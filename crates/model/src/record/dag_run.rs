@@ -2,7 +2,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Timestamp;
-use crate::{BackfillId, BundleVersion, DagId, DagRunId, DagRunState, DagRunType, DagVersionId, RunId, TriggeredBy};
+use crate::{
+    BackfillId, BundleVersion, DagId, DagRunId, DagRunState, DagRunType, DagVersionId, RunId, TriggeredBy,
+};
 
 /// One run of a DAG (`airflow/models/dagrun.py: DagRun`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::Timestamp;
 use crate::{
-    AttemptId, DagId, DagRunId, DagVersionId, Epoch, MapIndex, PoolName, QueueName, RunId, TaskId, TaskInstanceId,
-    TaskInstanceState, TriggerId,
+    AttemptId, DagId, DagRunId, DagVersionId, Epoch, MapIndex, PoolName, QueueName, RunId, TaskId,
+    TaskInstanceId, TaskInstanceState, TriggerId,
 };
 
 /// The claim of one worker on one try.
