@@ -2,6 +2,7 @@
 //! clock, ids, sleeping and spawning. Schedulers, workers and pages are written against these; only composition roots
 //! name adapters, and a simulation supplies its own.
 
+mod bundle;
 mod cipher;
 mod environment;
 pub mod metastore;
@@ -9,6 +10,7 @@ mod object_store;
 mod queue;
 mod wakeup;
 
+pub use bundle::{BundleError, BundleSource, DagParser, ParseJob, ParsedFile, ParserError};
 pub use cipher::{Cipher, CipherError};
 pub use environment::{Clock, Ids, RandomIds, Spawner, SystemClock, TokioSpawner};
 pub use metastore::{Metastore, MetastoreError, Tx};
