@@ -1,10 +1,10 @@
 use std::{path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
-use futures::future::BoxFuture;
 use gust_model::{BundleName, BundleVersion};
 use serde_json::Value;
 use thiserror::Error;
+use tokio::sync::mpsc;
 
 /// Why a bundle version is not there to be used.
 #[derive(Debug, Error)]
@@ -84,10 +84,7 @@ pub struct ParserError(pub String);
 /// Turns DAG files into serialized DAGs: a Python child, or a work item for a function that has one.
 #[async_trait]
 pub trait DagParser: Send + Sync {
-    /// Parses a bundle and calls `each` as each file is done. Returns the files that were looked at.
-    async fn parse(
-        &self,
-        job: &ParseJob,
-        each: &mut (dyn for<'f> FnMut(ParsedFile) -> BoxFuture<'f, ()> + Send),
-    ) -> Result<Vec<String>, ParserError>;
+    /// Parses a bundle and sends what came of each file as soon as it is known. Returns the files that were looked at,
+    /// those without DAGs included. It ends early, without error, when nobody receives any more.
+    async fn parse(&self, job: &ParseJob, out: mpsc::Sender<ParsedFile>) -> Result<Vec<String>, ParserError>;
 }
