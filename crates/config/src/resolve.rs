@@ -160,6 +160,9 @@ impl<'a> Resolver<'a> {
             T::parse(given, &Context { env: &self.sources.env, base }).and_then(|value| {
                 match setting.least {
                     Some(least) if value.is_below(least) => Err(format!("expected at least {least}")),
+                    _ if setting.whole && value.text().contains('.') => {
+                        Err("expected whole seconds".to_owned())
+                    }
                     _ => Ok(value),
                 }
             });

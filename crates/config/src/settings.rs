@@ -33,6 +33,7 @@ pub(crate) struct Setting {
     /// Whether user code's Python reads it too.
     pub(crate) child: bool,
     pub(crate) least: Option<u32>,
+    pub(crate) whole: bool,
     pub(crate) translate: Option<Translate>,
 }
 
@@ -52,6 +53,12 @@ impl Setting {
     /// Smaller numbers are refused.
     const fn at_least(mut self, least: u32) -> Self {
         self.least = Some(least);
+        self
+    }
+
+    /// Fractions are refused, because the Python side reads whole seconds only.
+    const fn whole(mut self) -> Self {
+        self.whole = true;
         self
     }
 
@@ -105,6 +112,7 @@ macro_rules! settings {
                         secret: false,
                         child: false,
                         least: None,
+                        whole: false,
                         translate: None,
                     }$(.$modifier($($argument)?))*
                 ),+];
@@ -171,13 +179,13 @@ settings! {
         /// How often a task is tried again.
         default_task_retries: u32 = "0" follows "core.default_task_retries", child();
         /// The wait before a task is tried again.
-        default_task_retry_delay: Seconds = "300" follows "core.default_task_retry_delay", child();
+        default_task_retry_delay: Seconds = "300" follows "core.default_task_retry_delay", child(), whole();
         /// The longest wait before a task is tried again, whatever the task says.
-        max_task_retry_delay: Seconds = "86400" follows "core.max_task_retry_delay", child();
+        max_task_retry_delay: Seconds = "86400" follows "core.max_task_retry_delay", child(), whole();
         /// How a task's priority weight counts its relatives.
         default_task_weight_rule: WeightRule = "downstream" follows "core.default_task_weight_rule", child();
         /// How long a task may run; unset means as long as it likes.
-        default_task_execution_timeout: Option<Seconds> = "" follows "core.default_task_execution_timeout", child();
+        default_task_execution_timeout: Option<Seconds> = "" follows "core.default_task_execution_timeout", child(), whole();
         /// How long a task that is to end has for it between SIGTERM and SIGKILL.
         killed_task_cleanup_time: Seconds = "60" follows "core.killed_task_cleanup_time";
         /// How long a task's process may go on, with listeners and callbacks, after the task has succeeded.
@@ -370,7 +378,7 @@ settings! {
         /// The sender's address.
         smtp_mail_from: String = "airflow@example.com" follows "smtp.smtp_mail_from", child();
         /// How long to wait for the mail server.
-        smtp_timeout: Seconds = "30" follows "smtp.smtp_timeout", child();
+        smtp_timeout: Seconds = "30" follows "smtp.smtp_timeout", child(), whole();
         /// How often to try again.
         smtp_retry_limit: u32 = "5" follows "smtp.smtp_retry_limit", child();
     }

@@ -46,6 +46,7 @@ fn each_error_says_what_where_and_what_would_be_right() {
         file("[core]\nkilled_task_cleanup_time = -5\n"),
         file("[core]\nkilled_task_cleanup_time = 1979-05-27\n"),
         env("GUST__CORE__KILLED_TASK_CLEANUP_TIME", "inf"),
+        file("[core]\nmax_task_retry_delay = 0.5\n"),
         env("AIRFLOW__CORE__DEFAULT_TIMEZONE", "Europe/Amsterdm"),
         env("AIRFLOW__CORE__DEFAULT_TIMEZONE", "system"),
         env("AIRFLOW__CORE__DEFAULT_TASK_WEIGHT_RULE", "sideways"),

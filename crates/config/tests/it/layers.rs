@@ -40,7 +40,7 @@ fn every_value_is_listed_with_its_source() {
     let file = "
 [core]
 dags_folder = 'dags'
-default_task_retry_delay = 0.5
+dagbag_import_timeout = 0.5
 sensitive_var_conn_names = ['pin', 'otp']
 
 [dag_processor]
@@ -86,10 +86,7 @@ fn reference_holds_every_setting() {
 
 #[test]
 fn every_listed_value_reads_back_as_itself() {
-    let first = from_env(&[
-        ("GUST__CORE__DEFAULT_TASK_EXECUTION_TIMEOUT", "1.5"),
-        ("GUST__WORKER__CONCURRENCY", "3"),
-    ]);
+    let first = from_env(&[("GUST__WORKER__OUTAGE_GRACE_S", "1.5"), ("GUST__WORKER__CONCURRENCY", "3")]);
     let first = first.unwrap();
     let env: Vec<(String, String)> = Config::reference()
         .into_iter()

@@ -101,13 +101,13 @@ fn no_command_runs_where_its_value_does_not_count() {
 fn values_have_their_types() {
     let config = from_file(
         "[core]\ndefault_task_weight_rule = 'upstream'\ndefault_task_execution_timeout = 90\n\
-         [logging]\nlevel = 'debug'\nformat = 'json'\n[smtp]\nsmtp_timeout = 2.5\n",
+         [logging]\nlevel = 'debug'\nformat = 'json'\n[worker]\noutage_grace_s = 2.5\n",
     )
     .unwrap();
     assert_eq!(config.core.default_task_weight_rule, WeightRule::Upstream);
     assert_eq!(config.core.default_task_execution_timeout.map(Duration::from), Some(Duration::from_secs(90)));
     assert_eq!((config.logging.level, config.logging.format), (LogLevel::Debug, LogFormat::Json));
-    assert_eq!(*config.smtp.smtp_timeout, Duration::from_millis(2500));
+    assert_eq!(*config.worker.outage_grace_s, Duration::from_millis(2500));
     assert_eq!(config.core.default_timezone.0, chrono_tz::UTC);
 }
 
