@@ -1,0 +1,1 @@
+"""The Python side of Gust: zygotes, parser, callbacks and triggerer, all owned by one Rust process."""

@@ -1,0 +1,71 @@
+"""What zygotes need of the operating system: dying with the parent, adopting orphans, killing whole trees."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def adopt_orphans() -> None:
+    """Descendants that lose their parent become this process's children, so that the last kill finds them."""
+    if _libc is not None:
+        _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel to kill this process when its parent goes; a parent gone already means now.
+
+    The signal fires when the forking *thread* ends; a zygote forks from its main and only thread.
+    """
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(137)
+
+
+def thread_count() -> int:
+    """Threads of this process, native ones included where the system tells."""
+    if sys.platform == "linux":
+        return len(list(Path("/proc/self/task").iterdir()))
+    import threading
+
+    return threading.active_count()
+
+
+def kill_group(pid: int, number: int) -> None:
+    """Signal a child's process group, or the child alone before it has made its group."""
+    try:
+        os.killpg(pid, number)
+    except ProcessLookupError:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+    except PermissionError:
+        pass
+
+
+def descendants(pid: int) -> list[int]:
+    """Every living descendant, whatever session or group it has moved to."""
+    import psutil
+
+    try:
+        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def kill_tree(pid: int, number: int) -> None:
+    """Signal a child, its process group and all its descendants. Shell operators start their own sessions."""
+    below = descendants(pid)
+    kill_group(pid, number)
+    for other in below:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(other, number)
