@@ -57,7 +57,7 @@ AIRFLOW_TUNING = {
     "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",
     "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
     "AIRFLOW__SCHEDULER__MAX_TIS_PER_QUERY": "0",
-    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
+    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.01",
 }
 # An acknowledged write may be lost on power failure here (synchronous_commit), which Gust does not allow.
 POSTGRES_TUNING = {
