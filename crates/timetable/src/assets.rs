@@ -74,7 +74,8 @@ impl AssetExpression {
         };
         let objects = || {
             let objects = body.get("objects").and_then(Value::as_array);
-            let objects = objects.ok_or_else(|| format!("{kind}: expected a list under \"objects\", found {body}"))?;
+            let objects =
+                objects.ok_or_else(|| format!("{kind}: expected a list under \"objects\", found {body}"))?;
             objects.iter().map(Self::from_serialized).collect::<Result<Vec<_>, _>>()
         };
         match kind {

@@ -15,13 +15,16 @@ const BUILTINS: &str = "airflow.timetables.";
 
 /// Dispatches on the class path, as `airflow/serialization/decoders.py: decode_timetable`.
 pub(crate) fn timetable(value: &Value) -> Result<Timetable, TimetableError> {
-    let malformed =
-        |what: &str| TimetableError::Malformed { classpath: "?".into(), what: format!("{what}, found {value}") };
+    let malformed = |what: &str| TimetableError::Malformed {
+        classpath: "?".into(),
+        what: format!("{what}, found {value}"),
+    };
     let classpath = value
         .get("__type")
         .and_then(Value::as_str)
         .ok_or_else(|| malformed("expected an object with the class path under \"__type\""))?;
-    let data = value.get("__var").ok_or_else(|| malformed("expected the timetable's data under \"__var\""))?;
+    let data =
+        value.get("__var").ok_or_else(|| malformed("expected the timetable's data under \"__var\""))?;
     let Some(name) = classpath.strip_prefix(BUILTINS) else {
         return Ok(Timetable::Custom(CustomTimetable { classpath: classpath.into(), data: data.clone() }));
     };
@@ -44,9 +47,10 @@ pub(crate) fn timetable(value: &Value) -> Result<Timetable, TimetableError> {
         "simple.PartitionedAssetTimetable" => Timetable::PartitionedAsset(reader.partitioned_asset()?),
         "trigger.CronTriggerTimetable" => Timetable::CronTrigger(reader.cron_trigger()?),
         "trigger.MultipleCronTriggerTimetable" => Timetable::MultipleCronTrigger(reader.multiple()?),
-        "trigger.DeltaTriggerTimetable" => {
-            Timetable::DeltaTrigger(DeltaTrigger { delta: reader.schedule_delta()?, interval: reader.interval()? })
-        }
+        "trigger.DeltaTriggerTimetable" => Timetable::DeltaTrigger(DeltaTrigger {
+            delta: reader.schedule_delta()?,
+            interval: reader.interval()?,
+        }),
         "trigger.CronPartitionTimetable" => Timetable::CronPartition(reader.partition()?),
         "interval.CronDataIntervalTimetable" => {
             let schedule = reader.schedule(reader.text("expression")?)?;
@@ -58,7 +62,9 @@ pub(crate) fn timetable(value: &Value) -> Result<Timetable, TimetableError> {
         "assets.AssetOrTimeSchedule" => {
             let inner = timetable(reader.required("timetable")?)?;
             if inner.is_asset_triggered() {
-                return Err(reader.wrong("asset timetables cannot be nested; give AssetOrTimeSchedule one of time"));
+                return Err(
+                    reader.wrong("asset timetables cannot be nested; give AssetOrTimeSchedule one of time")
+                );
             }
             Timetable::AssetOrTime(Box::new(AssetOrTime { assets: reader.assets()?, timetable: inner }))
         }
@@ -129,7 +135,9 @@ impl<'a> Reader<'a> {
     fn multiple(&self) -> Result<MultipleCronTrigger, TimetableError> {
         let expressions = self.required("expressions")?;
         let wrong = || {
-            self.wrong(format!("expected a list of at least one cron expression under \"expressions\", found {expressions}"))
+            self.wrong(format!(
+                "expected a list of at least one cron expression under \"expressions\", found {expressions}"
+            ))
         };
         let list = expressions.as_array().filter(|list| !list.is_empty()).ok_or_else(wrong)?;
         let timetables = list
@@ -155,8 +163,11 @@ impl<'a> Reader<'a> {
 
     fn partitioned_asset(&self) -> Result<PartitionedAsset, TimetableError> {
         let config = self.required("partition_mapper_config")?;
-        let wrong =
-            || self.wrong(format!("expected a list of [asset, mapper] under \"partition_mapper_config\", found {config}"));
+        let wrong = || {
+            self.wrong(format!(
+                "expected a list of [asset, mapper] under \"partition_mapper_config\", found {config}"
+            ))
+        };
         let mappers = config
             .as_array()
             .ok_or_else(wrong)?
@@ -199,12 +210,20 @@ impl<'a> Reader<'a> {
         let summary = text("_summary").or_else(|| text("description")).unwrap_or_else(|| count.clone());
         let spoken = match (dates.first(), dates.last()) {
             (Some(first), Some(last)) => {
-                format!("{count} between {} and {}", crate::python::iso_format(*first), crate::python::iso_format(*last))
+                format!(
+                    "{count} between {} and {}",
+                    crate::python::iso_format(*first),
+                    crate::python::iso_format(*last)
+                )
             }
             _ => "No events".into(),
         };
         Ok(Events {
-            restrict_to_events: self.fields.get("restrict_to_events").and_then(Value::as_bool).unwrap_or(false),
+            restrict_to_events: self
+                .fields
+                .get("restrict_to_events")
+                .and_then(Value::as_bool)
+                .unwrap_or(false),
             description: text("description").unwrap_or(spoken),
             summary,
             dates,

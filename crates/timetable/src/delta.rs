@@ -27,7 +27,9 @@ impl Delta {
                     .ok_or_else(|| format!("{number} seconds are beyond what a timedelta can hold"))
             }
             Value::Object(fields) => RelativeDelta::from_serialized(fields).map(Self::Calendar),
-            other => Err(format!("expected a number of seconds or the fields of a relativedelta, found {other}")),
+            other => {
+                Err(format!("expected a number of seconds or the fields of a relativedelta, found {other}"))
+            }
         }
     }
 
@@ -207,7 +209,9 @@ impl RelativeDelta {
         sets_something
             || self.years > 0
             || self.months > 0
-            || [self.days, self.hours, self.minutes, self.seconds, self.microseconds].iter().any(|part| *part > 0.0)
+            || [self.days, self.hours, self.minutes, self.seconds, self.microseconds]
+                .iter()
+                .any(|part| *part > 0.0)
     }
 
     /// Whether the step's length depends on the calendar.
@@ -229,7 +233,8 @@ impl RelativeDelta {
 
     fn apply(&self, at: DateTime<Utc>, sign: f64) -> Option<DateTime<Utc>> {
         let direction = if sign < 0.0 { -1 } else { 1 };
-        let mut year = self.year.filter(|year| *year != 0).unwrap_or(i64::from(at.year())) + self.years * direction;
+        let mut year =
+            self.year.filter(|year| *year != 0).unwrap_or(i64::from(at.year())) + self.years * direction;
         let mut month = self.month.filter(|month| *month != 0).unwrap_or(i64::from(at.month()));
         month += self.months * direction;
         if month > 12 {
@@ -269,9 +274,13 @@ impl RelativeDelta {
             let weeks = (nth.abs() - 1) * 7;
             let today = i64::from(moved.weekday().num_days_from_monday());
             moved = if nth > 0 {
-                moved.checked_add_days(Days::new(u64::try_from(weeks + (7 - today + weekday).rem_euclid(7)).ok()?))?
+                moved.checked_add_days(Days::new(
+                    u64::try_from(weeks + (7 - today + weekday).rem_euclid(7)).ok()?,
+                ))?
             } else {
-                moved.checked_sub_days(Days::new(u64::try_from(weeks + (today - weekday).rem_euclid(7)).ok()?))?
+                moved.checked_sub_days(Days::new(
+                    u64::try_from(weeks + (today - weekday).rem_euclid(7)).ok()?,
+                ))?
             };
         }
         Some(moved.and_utc())
@@ -294,7 +303,8 @@ impl RelativeDelta {
             .filter(|(_, value)| *value != 0.0)
             .map(|(name, value)| format!("{name}={}", python::signed_general(*value)))
             .collect();
-        let mut set = |name: &str, value: Option<String>| parts.extend(value.map(|value| format!("{name}={value}")));
+        let mut set =
+            |name: &str, value: Option<String>| parts.extend(value.map(|value| format!("{name}={value}")));
         let number = |value: Option<i64>| value.map(|value| value.to_string());
         set("year", number(self.year));
         set("month", number(self.month));
@@ -309,7 +319,8 @@ impl RelativeDelta {
 }
 
 fn weekday(value: &Value) -> Result<(i64, Option<i64>), String> {
-    let parts: Option<Vec<i64>> = value.as_array().and_then(|parts| parts.iter().map(Value::as_i64).collect());
+    let parts: Option<Vec<i64>> =
+        value.as_array().and_then(|parts| parts.iter().map(Value::as_i64).collect());
     match parts.as_deref() {
         Some([day @ 0..=6]) => Ok((*day, None)),
         Some([day @ 0..=6, nth]) if *nth != 0 && nth.abs() < 10_000 => Ok((*day, Some(*nth))),

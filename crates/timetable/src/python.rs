@@ -14,12 +14,18 @@ pub(crate) fn timedelta_micros(
     const MAX_DAYS: i64 = 999_999_999;
     let mut sum: i64 = 0;
     let mut left_over = 0.0;
-    for (value, factor) in
-        [(microseconds, 1), (seconds, 1_000_000), (minutes, 60_000_000), (hours, 3_600_000_000), (days, 86_400_000_000)]
-    {
+    for (value, factor) in [
+        (microseconds, 1),
+        (seconds, 1_000_000),
+        (minutes, 60_000_000),
+        (hours, 3_600_000_000),
+        (days, 86_400_000_000),
+    ] {
         #[expect(clippy::cast_precision_loss, reason = "the factors are exact in f64")]
         let fraction = value.fract() * factor as f64;
-        sum = sum.checked_add(whole(value.trunc())?.checked_mul(factor)?)?.checked_add(whole(fraction.trunc())?)?;
+        sum = sum
+            .checked_add(whole(value.trunc())?.checked_mul(factor)?)?
+            .checked_add(whole(fraction.trunc())?)?;
         left_over += fraction.fract();
     }
     let mut rounded: f64 = f64::round(left_over);
@@ -59,7 +65,11 @@ pub(crate) fn signed_general(value: f64) -> String {
     let Some((mantissa, exponent)) = scientific.split_once('e') else { return scientific };
     let exponent: i32 = exponent.parse().unwrap_or(0);
     let trim = |text: &str| {
-        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text.to_owned() }
+        if text.contains('.') {
+            text.trim_end_matches('0').trim_end_matches('.').to_owned()
+        } else {
+            text.to_owned()
+        }
     };
     if (-4..6).contains(&exponent) {
         let digits = usize::try_from(5 - exponent).unwrap_or(0);

@@ -8,7 +8,9 @@ use crate::cron::CronSchedule;
 use crate::interval::{CronDataInterval, DeltaDataInterval};
 use crate::simple::{self, Events};
 use crate::trigger::{CronPartition, CronTrigger, DeltaTrigger, MultipleCronTrigger};
-use crate::{AssetExpression, DataInterval, LastRun, NextRun, TimeRestriction, TimetableError, decode, python};
+use crate::{
+    AssetExpression, DataInterval, LastRun, NextRun, TimeRestriction, TimetableError, decode, python,
+};
 
 /// When a DAG runs: one of Airflow's built-in timetables, or a class of the user's own.
 #[derive(Debug, Clone, PartialEq)]
@@ -109,7 +111,9 @@ impl Timetable {
     ) -> Result<Option<NextRun>, TimetableError> {
         match self {
             Self::CronPartition(partition) => partition.next_run(last_automated, restriction, now),
-            _ => self.next_after(last_automated.and_then(|last| last.data_interval).as_ref(), restriction, now),
+            _ => {
+                self.next_after(last_automated.and_then(|last| last.data_interval).as_ref(), restriction, now)
+            }
         }
     }
 
@@ -121,7 +125,9 @@ impl Timetable {
         now: DateTime<Utc>,
     ) -> Result<Option<NextRun>, TimetableError> {
         match self {
-            Self::Null | Self::PartitionedAtRuntime | Self::AssetTriggered(_) | Self::PartitionedAsset(_) => Ok(None),
+            Self::Null | Self::PartitionedAtRuntime | Self::AssetTriggered(_) | Self::PartitionedAsset(_) => {
+                Ok(None)
+            }
             Self::Once => Ok(simple::next_once(last, restriction, now)),
             Self::Continuous => Ok(simple::next_continuous(last, restriction, now)),
             Self::CronTrigger(cron) => cron.next_run(last, restriction, now),

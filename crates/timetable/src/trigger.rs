@@ -200,7 +200,8 @@ impl CronPartition {
         restriction: &TimeRestriction,
         now: DateTime<Utc>,
     ) -> Result<Option<NextRun>, TimetableError> {
-        let Some(run_after) = self.trigger.next_start(last.map(|last| last.run_after), restriction, now)? else {
+        let Some(run_after) = self.trigger.next_start(last.map(|last| last.run_after), restriction, now)?
+        else {
             return Ok(None);
         };
         let mut date = run_after;

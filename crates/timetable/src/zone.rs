@@ -49,7 +49,8 @@ impl Zone {
             return Ok(Self::Named(Tz::UTC));
         }
         name.parse().map(Self::Named).map_err(|_| {
-            let last = |text: &str| text.rsplit('/').next().unwrap_or(text).to_ascii_lowercase().replace(' ', "_");
+            let last =
+                |text: &str| text.rsplit('/').next().unwrap_or(text).to_ascii_lowercase().replace(' ', "_");
             let wanted = last(name);
             let near = TZ_VARIANTS.iter().find(|zone| last(zone.name()) == wanted);
             TimetableError::UnknownZone {
@@ -88,7 +89,9 @@ impl Zone {
     #[must_use]
     pub fn to_instant(self, local: NaiveDateTime) -> DateTime<Utc> {
         let zone = match self {
-            Self::Fixed(offset) => return (local - Duration::seconds(i64::from(offset.local_minus_utc()))).and_utc(),
+            Self::Fixed(offset) => {
+                return (local - Duration::seconds(i64::from(offset.local_minus_utc()))).and_utc();
+            }
             Self::Named(zone) => zone,
         };
         match zone.offset_from_local_datetime(&local) {

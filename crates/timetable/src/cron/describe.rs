@@ -13,14 +13,26 @@ pub(super) fn describe(expression: &str) -> Option<String> {
             let by_weekday = Descriptor::new([minute, hour, "*", month, weekday]).describe()?;
             Some(format!("{by_day} (or) {by_weekday}"))
         }
-        [minute, hour, day, month, weekday] => Descriptor::new([minute, hour, day, month, weekday]).describe(),
+        [minute, hour, day, month, weekday] => {
+            Descriptor::new([minute, hour, day, month, weekday]).describe()
+        }
         _ => None,
     }
 }
 
 const WEEKDAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 
@@ -47,8 +59,9 @@ struct Descriptor {
 impl Descriptor {
     fn new(fields: [&str; 5]) -> Self {
         let [minute, hour, day, month, weekday] = fields.map(str::to_owned);
-        let from_start =
-            |field: String, start: &str| if field.starts_with(start) { field.replace(start, "*/") } else { field };
+        let from_start = |field: String, start: &str| {
+            if field.starts_with(start) { field.replace(start, "*/") } else { field }
+        };
         let minute = from_start(minute, "0/");
         let mut hour = from_start(hour, "0/");
         let day = from_start(day.replace('?', "*"), "1/");
@@ -81,7 +94,8 @@ impl Descriptor {
 
     fn describe(&self) -> Option<String> {
         let time = self.time_of_day()?;
-        let (day, month, weekday) = (self.day_of_month()?, self.segment(Part::Month, &self.month)?, self.weekday()?);
+        let (day, month, weekday) =
+            (self.day_of_month()?, self.segment(Part::Month, &self.month)?, self.weekday()?);
         let mut text = format!("{time}{day}{weekday}{month}");
         for noise in [", every minute", ", every hour", ", every day"] {
             text = text.replace(noise, "");

@@ -166,7 +166,9 @@ pub(super) fn read(kind: FieldKind, text: &str, extras: &mut Extras) -> Result<F
         if kind == FieldKind::Day
             && let Some(day) = nearest_weekday(item)
         {
-            let day = day.filter(|day| (1..=31).contains(day)).ok_or_else(|| refuse("W takes a day from 1 to 31"))?;
+            let day = day
+                .filter(|day| (1..=31).contains(day))
+                .ok_or_else(|| refuse("W takes a day from 1 to 31"))?;
             if !items.is_empty() || !values.is_empty() || any || last_day {
                 return Err(refuse("W stands alone, not in a list"));
             }
@@ -185,7 +187,8 @@ pub(super) fn read(kind: FieldKind, text: &str, extras: &mut Extras) -> Result<F
         } else if item == "l" && kind == FieldKind::Day {
             last_day = true;
         } else {
-            let number = number(kind, item).ok_or_else(|| refuse(&format!("{item:?} is not a value of it")))?;
+            let number =
+                number(kind, item).ok_or_else(|| refuse(&format!("{item:?} is not a value of it")))?;
             accept(kind, text, number, nth, &mut values, extras)?;
         }
     }
@@ -231,7 +234,8 @@ fn is_hashed(text: &str) -> bool {
 fn split_nth(item: &str) -> Option<(&str, Option<Nth>)> {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if let Some((day, count)) = item.split_once('#') {
-        let word = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let word =
+            |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         let named_range =
             day.split_once('-').is_some_and(|(a, b)| WEEKDAYS.contains(&a) && WEEKDAYS.contains(&b));
         if !digits(count) || !(word(day) || named_range) {
@@ -270,7 +274,8 @@ impl Range {
         if let Some(range) = Self::parse(item, false) {
             return Some(range);
         }
-        let (start, step) = item.rsplit_once('/').filter(|(start, step)| !start.is_empty() && !step.is_empty())?;
+        let (start, step) =
+            item.rsplit_once('/').filter(|(start, step)| !start.is_empty() && !step.is_empty())?;
         Self::parse(&format!("{start}-{high}/{step}"), true)
     }
 
@@ -321,7 +326,8 @@ impl Range {
         if low <= high {
             return Ok(step(low, high));
         }
-        // A range that wraps, such as `nov-feb` or `22-2/3`, carries its step over the end of the cycle.
+        // A range that wraps, such as `nov-feb` or `22-6/3`, carries its step over the end of the cycle; where the step
+        // does not fit the rest of the cycle, croniter goes on one later than counting through would (22, then 2).
         let mut members = step(low, last);
         let reached = members.last().copied().unwrap_or(low);
         let left_over = u64::from(last - reached);

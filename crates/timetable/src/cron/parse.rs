@@ -31,7 +31,8 @@ impl CronExpression {
         let text = PRESETS.iter().find(|(name, _)| *name == text).map_or(text, |(_, meaning)| meaning);
         let bad = |problem: String| TimetableError::BadCron { expression: text.into(), problem };
         let lower = text.to_lowercase();
-        let expanded = ALIASES.iter().find(|(name, _)| *name == lower).map_or(lower.as_str(), |(_, meaning)| meaning);
+        let expanded =
+            ALIASES.iter().find(|(name, _)| *name == lower).map_or(lower.as_str(), |(_, meaning)| meaning);
         let words: Vec<&str> = expanded
             .split(|c: char| c.is_ascii_whitespace() || c == '\u{b}')
             .filter(|word| !word.is_empty())
@@ -68,7 +69,8 @@ impl CronExpression {
         let plain = weekday.values.iter().any(|value| !extras.nth.contains_key(value));
         if !extras.nth.is_empty() && plain && weekday.named != 7 {
             return Err(bad(
-                "day-of-week field mixes plain days with # or L; write every day in it with # or L, or none".into()
+                "day-of-week field mixes plain days with # or L; write every day in it with # or L, or none"
+                    .into(),
             ));
         }
         Ok(Self {
@@ -101,6 +103,10 @@ impl CronExpression {
     /// The expression in words, in English, as Airflow shows it; empty where Airflow shows nothing.
     #[must_use]
     pub fn description(&self) -> String {
-        if self.second.is_some() { String::new() } else { super::describe::describe(&self.text).unwrap_or_default() }
+        if self.second.is_some() {
+            String::new()
+        } else {
+            super::describe::describe(&self.text).unwrap_or_default()
+        }
     }
 }

@@ -54,7 +54,8 @@ impl CronExpression {
     ) -> Result<NaiveDateTime, TimetableError> {
         let no_match = || TimetableError::NoMatch { expression: self.text.clone(), from: from.to_string() };
         let start = start.ok_or_else(no_match)?;
-        let seek = |by_month_day, by_weekday| self.seek(start, direction, DayRule { by_month_day, by_weekday });
+        let seek =
+            |by_month_day, by_weekday| self.seek(start, direction, DayRule { by_month_day, by_weekday });
         if self.day.any || self.weekday.any {
             return seek(true, true).ok_or_else(no_match);
         }
@@ -74,7 +75,11 @@ impl CronExpression {
         let mut date = start.date();
         let mut whole_day = false;
         while (date.year() - start.year()).abs() <= YEARS_SOUGHT {
-            if self.year.as_ref().is_some_and(|year| u32::try_from(date.year()).is_ok_and(|y| !year.allows(y))) {
+            if self
+                .year
+                .as_ref()
+                .is_some_and(|year| u32::try_from(date.year()).is_ok_and(|y| !year.allows(y)))
+            {
                 date = if forward {
                     NaiveDate::from_ymd_opt(date.year() + 1, 1, 1)?
                 } else {
@@ -85,16 +90,25 @@ impl CronExpression {
             }
             if !self.month.allows(date.month()) {
                 let first = date.with_day(1)?;
-                date = if forward { first.checked_add_months(chrono::Months::new(1))? } else { first.pred_opt()? };
+                date = if forward {
+                    first.checked_add_months(chrono::Months::new(1))?
+                } else {
+                    first.pred_opt()?
+                };
                 whole_day = true;
                 continue;
             }
             if self.day_matches(date, rule)
-                && let Some(time) = self.time_of_day(if whole_day { None } else { Some(start.time()) }, forward)
+                && let Some(time) =
+                    self.time_of_day(if whole_day { None } else { Some(start.time()) }, forward)
             {
                 return Some(date.and_time(time));
             }
-            date = if forward { date.checked_add_days(Days::new(1))? } else { date.checked_sub_days(Days::new(1))? };
+            date = if forward {
+                date.checked_add_days(Days::new(1))?
+            } else {
+                date.checked_sub_days(Days::new(1))?
+            };
             whole_day = true;
         }
         None
@@ -132,8 +146,11 @@ impl CronExpression {
         };
         let hours = ordered(self.hour.expand(FieldKind::Hour));
         let minutes = ordered(self.minute.expand(FieldKind::Minute));
-        let seconds = ordered(self.second.as_ref().map_or_else(|| vec![0], |field| field.expand(FieldKind::Second)));
-        let within = |time: &NaiveTime| bound.is_none_or(|bound| if forward { *time >= bound } else { *time <= bound });
+        let seconds =
+            ordered(self.second.as_ref().map_or_else(|| vec![0], |field| field.expand(FieldKind::Second)));
+        let within = |time: &NaiveTime| {
+            bound.is_none_or(|bound| if forward { *time >= bound } else { *time <= bound })
+        };
         for hour in &hours {
             if let Some(bound) = bound
                 && (if forward { *hour < bound.hour() } else { *hour > bound.hour() })
@@ -141,7 +158,8 @@ impl CronExpression {
                 continue;
             }
             for minute in &minutes {
-                let mut times = seconds.iter().filter_map(|second| NaiveTime::from_hms_opt(*hour, *minute, *second));
+                let mut times =
+                    seconds.iter().filter_map(|second| NaiveTime::from_hms_opt(*hour, *minute, *second));
                 if let Some(time) = times.find(|time| within(time)) {
                     return Some(time);
                 }

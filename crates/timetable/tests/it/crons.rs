@@ -43,7 +43,11 @@ fn check(path: &Path) {
                     wrong.push(format!("  covers_every_hour: Airflow {}", case["covers_every_hour"]));
                 }
                 if case.get("description").is_some_and(|words| *words != json!(cron.description())) {
-                    wrong.push(format!("  description: Airflow {}, Gust {:?}", case["description"], cron.description()));
+                    wrong.push(format!(
+                        "  description: Airflow {}, Gust {:?}",
+                        case["description"],
+                        cron.description()
+                    ));
                 }
             }
         }

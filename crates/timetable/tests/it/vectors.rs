@@ -12,7 +12,11 @@ fn instant(value: &Value) -> Option<DateTime<Utc>> {
 
 /// Instants as Python writes them, so that a difference reads like the case.
 fn written(at: DateTime<Utc>) -> String {
-    let text = if at.timestamp_subsec_micros() == 0 { "%Y-%m-%dT%H:%M:%S+00:00" } else { "%Y-%m-%dT%H:%M:%S%.6f+00:00" };
+    let text = if at.timestamp_subsec_micros() == 0 {
+        "%Y-%m-%dT%H:%M:%S+00:00"
+    } else {
+        "%Y-%m-%dT%H:%M:%S%.6f+00:00"
+    };
     at.format(text).to_string()
 }
 
