@@ -6,6 +6,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from airflow.dag_processing.importers import PythonDagImporter, get_importer_registry, python_importer
+
 from gust_child import osproc
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def let_segfaults_kill() -> None:
     python_importer.signal = _SignalsWithoutSegfault()
 
 
-class PreparsedImporter(PythonDagImporter):
+class PreparsedImporter(PythonDagImporter):  # type: ignore[misc]
     """Answers for one file with what was imported before the fork, and imports any other file as usual."""
 
     def __init__(self, file: str, result: Any) -> None:

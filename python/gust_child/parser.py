@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-
 from airflow.configuration import conf
 from airflow.dag_processing.dagbag import DagBag
 from airflow.dag_processing.importers import get_importer_registry
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import CommsDecoder
 from airflow.serialization.serialized_objects import DagSerialization
+
 from gust_child import wire
 
 

@@ -1,7 +1,7 @@
 """Runs many triggers in one event loop.
 
-The owner sends commands as frames with a negative id; everything this child says is a request, so that the owner
-acknowledges it and so that triggers' own requests (connections, variables, XCom, states) share the socket.
+The owner sends commands as frames with a negative id. Everything this child says is a request, so that the
+owner acknowledges it and triggers' own requests (connections, variables, XCom, states) share the socket.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any
 import greenback
 import msgspec
 import structlog
-
 from airflow.sdk._shared.module_loading import import_string
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import CommsDecoder, _RequestFrame, _ResponseFrame
 from airflow.sdk.serde import deserialize, serialize
 from airflow.triggers.base import BaseTrigger, TriggerEvent
+
 from gust_child.parser import Message
 
 log = structlog.get_logger(logger_name="task")
@@ -52,7 +52,9 @@ class CancelTrigger(msgspec.Struct, tag="GustCancelTrigger", frozen=True):
     by_user: bool = True
 
 
-_commands: msgspec.msgpack.Decoder[AddTrigger | CancelTrigger] = msgspec.msgpack.Decoder(AddTrigger | CancelTrigger)
+_commands: msgspec.msgpack.Decoder[AddTrigger | CancelTrigger] = msgspec.msgpack.Decoder(
+    AddTrigger | CancelTrigger
+)
 _head: msgspec.msgpack.Decoder[tuple[int, msgspec.Raw]] = msgspec.msgpack.Decoder(tuple[int, msgspec.Raw])
 
 

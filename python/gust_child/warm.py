@@ -42,7 +42,7 @@ def import_all() -> None:
 
 
 def _share_adapters() -> None:
-    """Building the adapters of all messages takes some 10 ms a task: build them once and let children share them."""
+    """Build the adapters of all messages once: that takes some 10 ms, which each task would pay."""
     import pydantic
     from airflow.sdk.execution_time import comms, task_runner
 

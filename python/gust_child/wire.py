@@ -24,7 +24,6 @@ class Fork(msgspec.Struct, tag="fork", tag_field="op", frozen=True):
     bundle_name: str = ""
     bundle_path: str = ""
     rel_path: str = ""
-    title: str = ""
 
 
 class Kill(msgspec.Struct, tag="kill", tag_field="op", frozen=True):
@@ -35,11 +34,7 @@ class Kill(msgspec.Struct, tag="kill", tag_field="op", frozen=True):
     tree: bool = False
 
 
-class Retire(msgspec.Struct, tag="retire", tag_field="op", frozen=True):
-    """The zygote gets no more work: it ends once its children have."""
-
-
-Command = Fork | Kill | Retire
+Command = Fork | Kill
 
 
 class Ready(msgspec.Struct, tag="ready", tag_field="ev", frozen=True):

@@ -1,8 +1,8 @@
 """The zygote: imports once, forks per task.
 
 The base zygote is started by the Rust owner with its control socket as fd 0. On demand it forks *file
-zygotes*, which import one DAG file and fork the tasks of that file; each has a control socket of its own. When
-that socket ends, the owner is gone, and a zygote kills all that it has started.
+zygotes*, which import one DAG file and fork the tasks of that file; each has a control socket of its own.
+When that socket ends, the owner is gone, and a zygote kills all that it has started.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ class Zygote:
         self._control = control
         self._children: set[int] = set()
         self._nested: set[int] = set()
-        self._retired = False
         self._wake_r, self._wake_w = os.pipe()
         for end in (self._wake_r, self._wake_w):
             os.set_blocking(end, False)
@@ -49,17 +48,18 @@ class Zygote:
         wire.send(self._control, wire.Ready(os.getpid(), *_versions(), refused))
 
     def serve(self) -> NoReturn:
-        """Work until the owner goes, or until retired and childless."""
+        """Work until the owner goes."""
         gc.collect()
         gc.freeze()
+        control = self._control.fileno()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            while not (self._retired and not self._children):
-                readable, _, _ = select.select([self._control, self._wake_r], [], [])
+            while True:
+                readable, _, _ = select.select([control, self._wake_r], [], [])
                 if self._wake_r in readable:
                     with contextlib.suppress(BlockingIOError):
                         os.read(self._wake_r, 4096)
                     self._reap()
-                if self._control in readable:
+                if control in readable:
                     received = wire.receive(self._control)
                     if received is None:
                         break
@@ -70,11 +70,8 @@ class Zygote:
     def _obey(self, command: wire.Command, fds: list[int]) -> None:
         if isinstance(command, wire.Fork):
             self._fork(command, fds)
-        elif isinstance(command, wire.Kill):
-            if command.pid in self._children:
-                (osproc.kill_tree if command.tree else osproc.kill_group)(command.pid, command.signal)
-        else:
-            self._retired = True
+        elif command.pid in self._children:
+            (osproc.kill_tree if command.tree else osproc.kill_group)(command.pid, command.signal)
 
     def _fork(self, order: wire.Fork, fds: list[int]) -> None:
         parent = os.getpid()
@@ -175,7 +172,7 @@ def _versions() -> tuple[str, str]:
 
 
 def _bundle_environment(order: wire.Fork) -> None:
-    """Name the bundle in Airflow's configuration. A child of a file zygote finds that done (no path given)."""
+    """Name the bundle in Airflow's configuration. A child of a file zygote has that (and no path) already."""
     if not order.bundle_path:
         return
     os.environ["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"] = json.dumps(

@@ -16,7 +16,7 @@ use crate::{Child, Error, Host};
 #[allow(clippy::large_enum_variant, reason = "requests are few and short-lived")]
 pub enum CallbackRequest {
     /// `on_failure_callback` or `on_retry_callback` of a task. `task_callback_type` says which; Airflow runs it only
-    /// for failed, up_for_retry and upstream_failed ones, or without a type.
+    /// for `failed`, `up_for_retry` and `upstream_failed`, or without a type.
     #[serde(rename = "TaskCallbackRequest")]
     Task(TaskCallbackRequest),
     /// `on_success_callback` or `on_failure_callback` of a DAG.

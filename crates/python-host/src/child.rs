@@ -294,10 +294,9 @@ async fn read_requests<R: tokio::io::AsyncRead + Unpin>(mut from: R, handle: Chi
     loop {
         let frame = match frame::read_payload(&mut from, streams.limits.frame_bytes).await {
             Ok(Some(payload)) => frame::decode_request(&payload),
-            Ok(None) => return,
+            Ok(None) | Err(Error::Io { .. }) => return,
             // The end of a killed child inside a frame is its exit, not a breach of the protocol.
             Err(_) if *streams.exited.borrow() => return,
-            Err(Error::Io { .. }) => return,
             Err(problem) => Err(problem),
         };
         let event = match frame {

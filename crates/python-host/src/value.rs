@@ -13,7 +13,6 @@ const TIMESTAMP: i8 = -1;
 /// the strings `nan`, `inf` and `-inf`, as Airflow's own migration of XComs to JSON has them.
 pub(crate) fn to_json(value: rmpv::Value) -> Value {
     match value {
-        rmpv::Value::Nil => Value::Null,
         rmpv::Value::Boolean(flag) => Value::Bool(flag),
         rmpv::Value::Integer(number) => number
             .as_i64()
@@ -30,7 +29,7 @@ pub(crate) fn to_json(value: rmpv::Value) -> Value {
         ),
         rmpv::Value::Ext(TIMESTAMP, bytes) => timestamp(&bytes)
             .map_or(Value::Null, |moment| Value::String(moment.to_rfc3339_opts(SecondsFormat::AutoSi, true))),
-        rmpv::Value::Ext(..) => Value::Null,
+        rmpv::Value::Nil | rmpv::Value::Ext(..) => Value::Null,
     }
 }
 

@@ -1,5 +1,8 @@
 //! The host against the real task SDK.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends at the first surprise")]
 
+mod callbacks;
+mod parsing;
 mod support;
 mod tasks;
+mod triggers;

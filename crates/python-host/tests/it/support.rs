@@ -35,9 +35,9 @@ impl Lab {
 
     /// Writes a DAG file `NAME.py` with a DAG `NAME` whose body stands in `with DAG(...)`.
     pub fn dag(&self, name: &str, top: &str, body: &str) {
-        let body = body.lines().map(|line| format!("    {line}\n")).collect::<String>();
+        let body = body.replace('\n', "\n    ");
         let text = format!(
-            "from airflow.sdk import DAG, task, Variable\n{top}\nwith DAG('{name}', schedule=None):\n{body}"
+            "from airflow.sdk import DAG, task, Variable\n{top}\nwith DAG('{name}', schedule=None):\n    {body}\n"
         );
         self.file(&format!("{name}.py"), &text);
     }
