@@ -29,7 +29,7 @@ pub use registry::{DagSort, RegistryRows};
 pub use runs::{DagRunPatch, DagRunSort, LockWait, RunRows};
 pub use secrets::SecretRows;
 pub use task_instances::{
-    ActiveCounts, Candidate, CandidateQuery, Guard, LeasePatch, Renewal, TaskInstancePatch, TaskInstanceRows,
+    ActiveTask, Candidate, CandidateQuery, Guard, LeasePatch, Renewal, TaskInstancePatch, TaskInstanceRows,
     TaskInstanceSort, TaskInstanceWrite,
 };
 pub use work::{Hitl, WorkRows};

@@ -175,11 +175,19 @@ pub struct CandidateQuery {
     pub except: Vec<TaskInstanceId>,
 }
 
-/// How many task instances are queued or running, by what the limits count.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ActiveCounts {
-    /// One row a task of a run: the DAG, the run, the task, how many.
-    pub by_task: Vec<(DagId, DagRunId, TaskId, u32)>,
+/// How many instances of one task of one run are active, by what the limits count. Tasks with none are left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActiveTask {
+    /// The DAG.
+    pub dag_id: DagId,
+    /// The run.
+    pub dag_run_id: DagRunId,
+    /// The task.
+    pub task_id: TaskId,
+    /// How many are queued or running.
+    pub executing: u32,
+    /// How many are deferred or wait for a person: they count towards the task's own limits only.
+    pub waiting: u32,
 }
 
 /// Task instances, their tries and reschedules, and the pools they take slots of.
@@ -318,8 +326,8 @@ pub trait TaskInstanceRows: Send {
     /// What is held of each pool (pools nobody uses are left out).
     async fn pool_usage(&mut self) -> Result<Vec<(PoolName, PoolUsage)>, MetastoreError>;
 
-    /// How many are executing, by what the limits count.
-    async fn active_counts(&mut self) -> Result<ActiveCounts, MetastoreError>;
+    /// How many are active (queued, running, deferred, awaiting input), one row a task of a run, in that order.
+    async fn active_tasks(&mut self) -> Result<Vec<ActiveTask>, MetastoreError>;
 
     /// The next candidates for admission.
     async fn candidates(&mut self, query: &CandidateQuery) -> Result<Vec<Candidate>, MetastoreError>;
