@@ -2,7 +2,7 @@
 #![expect(missing_docs, reason = "messages and fields bear the schema's names and meanings")]
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -14,6 +14,13 @@ fn yes() -> bool {
 
 fn unmapped() -> i64 {
     -1
+}
+
+/// The schema has plain lists here, whose default is nevertheless null.
+fn null_is_empty<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 fn default_queue() -> String {
@@ -276,15 +283,15 @@ pub struct TIRunContext {
     #[serde(default)]
     pub task_reschedule_count: i64,
     pub max_tries: i64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
     pub variables: Vec<VariableResponse>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
     pub connections: Vec<ConnectionResponse>,
     #[serde(default)]
     pub next_method: Option<String>,
     #[serde(default)]
     pub next_kwargs: Value,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
     pub xcom_keys_to_clear: Vec<String>,
     #[serde(default)]
     pub should_retry: bool,

@@ -3,6 +3,7 @@
 
 mod callbacks;
 mod parsing;
+mod protocol;
 mod support;
 mod tasks;
 mod triggers;
