@@ -5,6 +5,8 @@
 mod bundle;
 mod cipher;
 mod environment;
+#[cfg(any(test, feature = "memory"))]
+pub mod memory;
 pub mod metastore;
 mod object_store;
 mod queue;
