@@ -65,4 +65,12 @@ pub enum TimetableError {
         /// What was added or replaced.
         what: String,
     },
+    /// A partition key that does not have the timetable's format.
+    #[error("partition key {key:?} does not match the timetable's key format {format:?}")]
+    BadPartitionKey {
+        /// The key as given.
+        key: String,
+        /// The `strftime` format that keys have.
+        format: String,
+    },
 }

@@ -1,5 +1,7 @@
 //! Timetables that run at the end of each of a row of data intervals: `airflow/timetables/interval.py`.
 
+use std::cmp::Ordering;
+
 use chrono::{DateTime, Utc};
 
 use crate::cron::CronSchedule;
@@ -67,13 +69,13 @@ impl CronDataInterval {
         let schedule = &self.schedule;
         let last_start = schedule.previous(now)?;
         let next_start = schedule.next(last_start)?;
-        let start = if next_start == now {
-            last_start
-        } else if next_start > now {
-            schedule.previous(last_start)?
-        } else {
-            let at = now.to_rfc3339();
-            return Err(TimetableError::DoesNotAdvance { summary: schedule.summary(), at });
+        let start = match next_start.cmp(&now) {
+            Ordering::Equal => last_start,
+            Ordering::Greater => schedule.previous(last_start)?,
+            Ordering::Less => {
+                let at = now.to_rfc3339();
+                return Err(TimetableError::DoesNotAdvance { summary: schedule.summary(), at });
+            }
         };
         Ok(match earliest {
             None => start,

@@ -18,6 +18,7 @@ mod python;
 mod run;
 mod simple;
 mod strftime;
+mod strptime;
 mod ticks;
 mod timetable;
 mod trigger;

@@ -48,15 +48,13 @@ pub(crate) fn timedelta_text(length: Duration) -> String {
     let micros = length.num_microseconds().unwrap_or(i64::MAX);
     let (days, rest) = (micros.div_euclid(86_400_000_000), micros.rem_euclid(86_400_000_000));
     let (seconds, fraction) = (rest / 1_000_000, rest % 1_000_000);
-    let mut text = String::new();
-    if days != 0 {
-        text = format!("{days} day{}, ", if days.abs() == 1 { "" } else { "s" });
-    }
-    text += &format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
-    if fraction != 0 {
-        text += &format!(".{fraction:06}");
-    }
-    text
+    let whole_days = match days {
+        0 => String::new(),
+        1 | -1 => format!("{days} day, "),
+        _ => format!("{days} days, "),
+    };
+    let fraction = if fraction == 0 { String::new() } else { format!(".{fraction:06}") };
+    format!("{whole_days}{}:{:02}:{:02}{fraction}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
 /// `format(value, "+g")`: six significant digits, without trailing zeros.

@@ -190,7 +190,7 @@ impl Timetable {
     /// (`iter_dagrun_infos_between` in `airflow/serialization/definitions/dag.py`).
     ///
     /// # Errors
-    /// As [`Self::try_next_run`].
+    /// As [`Self::try_next_run`], for the first run; where a later one fails, the runs end before it, as in Airflow.
     pub fn runs_between(
         &self,
         earliest: DateTime<Utc>,
@@ -205,12 +205,34 @@ impl Timetable {
         while runs.len() < at_most {
             let last = runs.last().map(NextRun::as_last);
             // With catchup the clock does not count, except to @continuous, which cannot be backfilled beyond `latest`.
-            match self.try_next_run(last.as_ref(), &restriction, latest)? {
-                Some(run) if runs.last() != Some(&run) => runs.push(run),
+            match self.try_next_run(last.as_ref(), &restriction, latest) {
+                Ok(Some(run)) if runs.last() != Some(&run) => runs.push(run),
+                Err(error) if runs.is_empty() => return Err(error),
                 _ => break,
             }
         }
         Ok(runs)
+    }
+
+    /// The instant that a partition key stands for (`resolve_partition_date` in `airflow/timetables/base.py`); none
+    /// without a key and for timetables whose keys stand for no instant. For [`Self::PartitionedAsset`] the partition
+    /// mappers would have to be asked, which this crate leaves to Python.
+    ///
+    /// # Errors
+    /// [`TimetableError::BadPartitionKey`], and [`TimetableError::AskPython`] where only Python knows.
+    pub fn partition_date(
+        &self,
+        partition_key: Option<&str>,
+    ) -> Result<Option<DateTime<Utc>>, TimetableError> {
+        let Some(key) = partition_key else { return Ok(None) };
+        match self {
+            Self::CronPartition(partition) => partition.decode(key).map(Some),
+            Self::Custom(custom) => Err(custom.ask_python()),
+            Self::PartitionedAsset(_) => {
+                Err(TimetableError::AskPython { classpath: self.type_name().into() })
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Whether runs come by themselves; only `schedule=None` and its like say no.

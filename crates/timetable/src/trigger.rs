@@ -5,6 +5,7 @@ use serde_json::Number;
 
 use crate::cron::CronSchedule;
 use crate::strftime::strftime;
+use crate::strptime::strptime;
 use crate::ticks::Ticks;
 use crate::{DataInterval, Delta, LastRun, NextRun, TimeRestriction, TimetableError};
 
@@ -220,6 +221,13 @@ impl CronPartition {
             partition_key: Some(strftime(date, self.trigger.schedule.zone, &self.key_format)),
             partition_date: Some(date),
         }
+    }
+
+    /// The instant that a key of this timetable stands for (`_decode_partition_date`).
+    pub(crate) fn decode(&self, key: &str) -> Result<DateTime<Utc>, TimetableError> {
+        strptime(key, &self.key_format).map(|local| self.trigger.schedule.zone.to_instant(local)).ok_or_else(
+            || TimetableError::BadPartitionKey { key: key.into(), format: self.key_format.clone() },
+        )
     }
 
     /// The runs whose partition lies in a span, both ends included, for a backfill

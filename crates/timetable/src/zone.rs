@@ -7,6 +7,8 @@ use serde_json::Value;
 use crate::TimetableError;
 
 /// The zone in whose wall-clock time a cron expression is meant.
+///
+/// The built-in database (chrono-tz) lists changes of the clocks up to the year 2099; from then on they stand still.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Zone {
     /// A zone of the IANA database.

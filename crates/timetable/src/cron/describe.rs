@@ -121,7 +121,8 @@ impl Descriptor {
             let hours: Vec<&str> = hour.split(',').collect();
             let mut text = String::from("At");
             for (index, one) in hours.iter().enumerate() {
-                text += &format!(" {}", clock(one, minute)?);
+                text.push(' ');
+                text += &clock(one, minute)?;
                 if index + 2 < hours.len() {
                     text.push(',');
                 }
@@ -179,9 +180,9 @@ impl Descriptor {
                 let size = if last == 0 { 7 } else { last } - first + 1;
                 if integer(step)? >= size {
                     days = Some(if last == 6 {
-                        format!(", only on {}", self.item(Part::Weekday, from)?)
+                        format!(", only on {}", Self::item(Part::Weekday, from)?)
                     } else {
-                        self.between(Part::WeekdayList, base, ", {0} through {1}")?
+                        Self::between(Part::WeekdayList, base, ", {0} through {1}")?
                     });
                 }
             }
@@ -193,7 +194,7 @@ impl Descriptor {
     }
 
     /// One value in words.
-    fn item(&self, part: Part, value: &str) -> Option<String> {
+    fn item(part: Part, value: &str) -> Option<String> {
         match part {
             Part::Minute | Part::Day => Some(value.into()),
             Part::Hour => clock(value, "0"),
@@ -276,29 +277,30 @@ impl Descriptor {
             return Some(all.into());
         }
         if !field.contains(['/', '-', ',']) {
-            return Some(self.frame(part, field).replace("{0}", &self.item(part, field)?));
+            return Some(self.frame(part, field).replace("{0}", &Self::item(part, field)?));
         }
         if field.contains(',') {
-            return Some(self.frame(part, field).replace("{0}", &self.list(part, field)?));
+            return Some(self.frame(part, field).replace("{0}", &Self::list(part, field)?));
         }
         if let Some((base, rest)) = field.split_once('/') {
             let mut text = Self::step(part, rest.split('/').next()?);
             if base.contains('-') {
-                let range = self.between(part, base, between)?;
+                let range = Self::between(part, base, between)?;
                 if !range.starts_with(", ") {
                     text += ", ";
                 }
                 text += &range;
             } else if !base.contains('*') {
-                let start = self.frame(part, base).replace("{0}", &self.item(part, base)?);
-                text += &format!(", starting {}", start.replace(", ", ""));
+                let start = self.frame(part, base).replace("{0}", &Self::item(part, base)?);
+                text += ", starting ";
+                text += &start.replace(", ", "");
             }
             return Some(text);
         }
-        self.between(part, field, between)
+        Self::between(part, field, between)
     }
 
-    fn list(&self, part: Part, field: &str) -> Option<String> {
+    fn list(part: Part, field: &str) -> Option<String> {
         let items: Vec<&str> = field.split(',').collect();
         let mut text = String::new();
         for (index, item) in items.iter().enumerate() {
@@ -315,26 +317,27 @@ impl Descriptor {
                 let step = Self::step(part, rest.split('/').next()?);
                 text += step.strip_prefix(", ").unwrap_or(&step);
                 if base.contains('-') {
-                    let range = self.between(part, base, ", {0} through {1}")?;
-                    text += &format!(", {}", range.replace(", ", ""));
+                    let range = Self::between(part, base, ", {0} through {1}")?;
+                    text += ", ";
+                    text += &range.replace(", ", "");
                 } else if base != "*" {
                     // "starting {0}" without its comma is not in the English catalogue, and so comes out empty.
-                    self.item(part, base)?;
+                    Self::item(part, base)?;
                     text += ", ";
                 }
             } else if item.contains('-') {
-                text += &self.between(part, item, ", {0} through {1}")?.replace(", ", "");
+                text += &Self::between(part, item, ", {0} through {1}")?.replace(", ", "");
             } else {
-                text += &self.item(part, item)?;
+                text += &Self::item(part, item)?;
             }
         }
         Some(text)
     }
 
-    fn between(&self, part: Part, range: &str, frame: &str) -> Option<String> {
+    fn between(part: Part, range: &str, frame: &str) -> Option<String> {
         let mut ends = range.split('-');
-        let from = self.item(part, ends.next()?)?;
-        let to = self.item(part, ends.next()?)?.replace(":00", ":59");
+        let from = Self::item(part, ends.next()?)?;
+        let to = Self::item(part, ends.next()?)?.replace(":00", ":59");
         Some(frame.replace("{0}", &from).replace("{1}", &to))
     }
 }

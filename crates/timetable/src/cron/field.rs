@@ -166,9 +166,9 @@ pub(super) fn read(kind: FieldKind, text: &str, extras: &mut Extras) -> Result<F
         if kind == FieldKind::Day
             && let Some(day) = nearest_weekday(item)
         {
-            let day = day
-                .filter(|day| (1..=31).contains(day))
-                .ok_or_else(|| refuse("W takes a day from 1 to 31"))?;
+            if !(1..=31).contains(&day) {
+                return Err(refuse("W takes a day from 1 to 31"));
+            }
             if !items.is_empty() || !values.is_empty() || any || last_day {
                 return Err(refuse("W stands alone, not in a list"));
             }
@@ -248,10 +248,11 @@ fn split_nth(item: &str) -> Option<(&str, Option<Nth>)> {
     digits(day).then_some((day, Some(Nth::Last)))
 }
 
-/// `15w` and `w15`: the day; `Some(None)` where it is no number that fits.
-fn nearest_weekday(item: &str) -> Option<Option<u32>> {
+/// `15w` and `w15`: the day, which may be out of range.
+fn nearest_weekday(item: &str) -> Option<u32> {
     let day = item.strip_suffix('w').or_else(|| item.strip_prefix('w'))?;
-    (!day.is_empty() && day.bytes().all(|byte| byte.is_ascii_digit())).then(|| day.parse().ok())
+    let is_number = !day.is_empty() && day.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| day.parse().unwrap_or(u32::MAX))
 }
 
 /// `low-high/step`, out of `5-20`, `5-20/3`, `*/3` and `5/3`.

@@ -28,22 +28,17 @@ impl CronExpression {
         let start = if self.second.is_some() {
             from.trunc_subsecs(0).checked_add_signed(Duration::seconds(1))
         } else {
-            self.whole_minute(from).checked_add_signed(Duration::minutes(1))
+            whole_minute(from).checked_add_signed(Duration::minutes(1))
         };
         self.search(from, start, Direction::Forward)
     }
 
     /// The last match before a time.
     pub fn previous_before(&self, from: NaiveDateTime) -> Result<NaiveDateTime, TimetableError> {
-        let start = from.checked_sub_signed(Duration::microseconds(1)).map(|start| {
-            if self.second.is_some() { start.trunc_subsecs(0) } else { self.whole_minute(start) }
-        });
+        let start = from
+            .checked_sub_signed(Duration::microseconds(1))
+            .map(|start| if self.second.is_some() { start.trunc_subsecs(0) } else { whole_minute(start) });
         self.search(from, start, Direction::Backward)
-    }
-
-    #[expect(clippy::unused_self, reason = "reads as a property of the expression's five-field form")]
-    fn whole_minute(&self, at: NaiveDateTime) -> NaiveDateTime {
-        at.trunc_subsecs(0) - Duration::seconds(i64::from(at.second()))
     }
 
     fn search(
@@ -123,15 +118,15 @@ impl CronExpression {
             None => true,
         };
         let weekday = date.weekday().num_days_from_sunday();
-        let by_weekday = if !self.nth.is_empty() {
+        let by_weekday = if self.nth.is_empty() {
+            !rule.by_weekday || self.weekday.allows(weekday)
+        } else {
             self.nth.get(&weekday).is_some_and(|which| {
                 which.iter().any(|which| match which {
                     Nth::Count(count) => (date.day() - 1) / 7 + 1 == *count,
                     Nth::Last => date.day() + 7 > days_in_month(date),
                 })
             })
-        } else {
-            !rule.by_weekday || self.weekday.allows(weekday)
         };
         by_month_day && by_weekday
     }
@@ -167,6 +162,10 @@ impl CronExpression {
         }
         None
     }
+}
+
+fn whole_minute(at: NaiveDateTime) -> NaiveDateTime {
+    at.trunc_subsecs(0) - Duration::seconds(i64::from(at.second()))
 }
 
 fn days_in_month(date: NaiveDate) -> u32 {

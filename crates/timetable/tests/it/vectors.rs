@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
-use gust_timetable::{NextRun, TimeRestriction, Timetable};
+use gust_timetable::{NextRun, TimeRestriction, Timetable, TimetableError};
 use serde_json::{Value, json};
 
 fn instant(value: &Value) -> Option<DateTime<Utc>> {
@@ -60,6 +60,21 @@ fn answer(case: &Value) -> Value {
             json!([pair[0], span.map(|span| [written(span.start), written(span.end)])])
         });
         out["manual"] = spans.collect();
+    }
+    if let Some(pairs) = case["partition_dates"].as_array() {
+        let dates = pairs.iter().map(|pair| match timetable.partition_date(pair[0].as_str()) {
+            Ok(date) => json!([pair[0], date.map(written)]),
+            Err(TimetableError::AskPython { .. }) => pair.clone(),
+            Err(_) => json!([pair[0], "invalid"]),
+        });
+        out["partition_dates"] = dates.collect();
+    }
+    if let Some([earliest, latest, _]) = case["between"].as_array().map(Vec::as_slice) {
+        let runs = timetable
+            .runs_between(instant(earliest).unwrap(), instant(latest).unwrap(), 8)
+            .unwrap_or_default();
+        out["between"] =
+            json!([earliest, latest, runs.iter().map(|run| written(run.run_after)).collect::<Vec<_>>()]);
     }
     out["summary"] = json!(timetable.summary());
     out["description"] = json!(timetable.description());

@@ -7,7 +7,8 @@ Run it with an interpreter that has apache-airflow 3.3.2 installed:
 
 `timetables` writes cases in the form of `timetables.json`, with some keys more: `manual` (what
 `infer_manual_data_interval` answers for some instants), `summary`, `description`, and in each run
-`partition_key` and `partition_date` where there are any.
+`partition_key` and `partition_date` where there are any; `partition_dates` (what keys stand for) and `between` (when
+the first eight runs of a backfill are due).
 
 `crons` writes what croniter makes of an expression on naive time: `{expression, valid, covers_every_hour,
 description, next: [[from, to]], prev: [[from, to]]}`; `to` is null where croniter finds no match.
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime as dt
+import itertools
 import json
 import logging
 import random
@@ -170,7 +172,9 @@ def timetable(rng: random.Random, zone):
                 "__var": {"expression": cron(rng), "timezone": zone, "run_immediately": run_immediately(rng),
                           "run_offset": rng.choice([0, 0, 1, -1, 2, -3, None]),
                           "key_format": rng.choice(["%Y-%m-%dT%H:%M:%S", "%Y-%m-%d", "%d.%m.%y %H:%M %z %Z",
-                                                    "%Y-W%V-%u %j %a %b %p %I %f %%", "%c|%x|%X", "%-d/%-m %e"])}}  # fmt: skip
+                                                    "%Y-W%V-%u %j %a %b %p %I %f %%", "%c|%x|%X", "%-d/%-m %e",
+                                                    "%Y%m%d%H", "%Y-%j", "%G-W%V-%u", "%Y %U %w", "%Y %W %A",
+                                                    "%I:%M %p, %d %B %Y", "%m%d%y%H%M%S", "%d. %b %Y"])}}  # fmt: skip
     if kind == "asset_or_time":
         inner = timetable(rng, zone)
         while "asset" in inner["__type"].lower():
@@ -239,6 +243,30 @@ def in_utc(info: DagRunInfo) -> DagRunInfo:
     )
 
 
+def partition_date(table, key: str):
+    try:
+        return iso(table.resolve_partition_date(key))
+    except ValueError:
+        return "invalid"
+
+
+def between(table, earliest: dt.datetime, latest: dt.datetime) -> list[str | None]:
+    """When the first runs of a backfill are due (`iter_dagrun_infos_between`, cut short); ends where Airflow fails."""
+    earliest, latest, due = pendulum.instance(earliest), pendulum.instance(latest), []
+    with contextlib.suppress(Exception):
+        if table.partitioned:
+            for info in itertools.islice(table.iter_partition_dagrun_infos(earliest=earliest, latest=latest), 8):
+                due.append(iso(info.run_after))
+            return due
+        info = None
+        while len(due) < 8:
+            restriction = TimeRestriction(earliest, latest, catchup=True)
+            if (info := table.next_dagrun_info_v2(last_dagrun_info=info, restriction=restriction)) is None:
+                break
+            due.append(iso(info.run_after))
+    return due
+
+
 def timetable_case(rng: random.Random) -> dict | None:
     zone = rng.choice(ZONES)
     data = timetable(rng, zone)
@@ -279,7 +307,18 @@ def timetable_case(rng: random.Random) -> dict | None:
                 manual.append([iso(at), [iso(span.start), iso(span.end)]])
             except Exception:
                 manual.append([iso(at), None])
-    return {
+    case = {}
+    if table.partitioned and hasattr(table, "_key_format"):
+        keys = [run["partition_key"] for run in runs[:3]]
+        keys += [key[:-1] for key in keys] + [key[:4] + key[4:].replace("0", "", 1) for key in keys] + [key.replace("0", "") for key in keys if key[:2] != "20"] + [key.upper() for key in keys]
+        # Python cannot read a directive that a format has twice, as %c and %x have; whatever Gust does is as good.
+        if "%c" not in table._key_format:
+            case["partition_dates"] = [[key, partition_date(table, key)] for key in keys]
+    if "Continuous" not in json.dumps(data):
+        earliest, latest = sorted((instant(rng), instant(rng)))
+        latest = min(latest, earliest + dt.timedelta(days=rng.choice([1, 3, 40])))
+        case["between"] = [iso(earliest), iso(latest), between(table, earliest, latest)]
+    return case | {
         "timetable": data, "catchup": catchup, "start": iso(start), "end": iso(end), "now": iso(now), "runs": runs,
         "manual": manual, "summary": table.summary, "description": table.description,
         "periodic": table.periodic, "can_be_scheduled": table.can_be_scheduled,
