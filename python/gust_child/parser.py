@@ -21,7 +21,7 @@ from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import CommsDecoder
 from airflow.serialization.serialized_objects import DagSerialization
 
-from gust_child import wire
+from gust_child import warm, wire
 
 
 class Message:
@@ -51,10 +51,20 @@ def list_files(root: Path, safe_mode: bool) -> list[str]:
     return sorted(os.path.relpath(file, root) for file in found)
 
 
+def _wants_example_plugins(file: Path) -> bool:
+    """Whether a file takes a timetable or strategy from Airflow's examples; those must be registered."""
+    try:
+        return warm.EXAMPLE_PLUGINS.encode() in file.read_bytes()
+    except OSError:
+        return False
+
+
 def parse_file(root: Path, bundle_name: str, rel_path: str, safe_mode: bool) -> dict[str, Any]:
     """Import one file and serialize its DAGs. What fails for one DAG is an import error of its file."""
     started = time.monotonic()
     file = root / rel_path
+    if _wants_example_plugins(file):
+        warm.use_example_plugins()
     dags: list[dict[str, Any]] = []
     errors: dict[str, str] = {}
     notes: list[str] = []

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
+
+#: Where Airflow's own examples keep the plugins that they need.
+EXAMPLE_PLUGINS = "airflow.example_dags.plugins"
 
 #: Imported once in the base zygote. The last ones are what a task touches lazily on its way.
 MODULES = (
@@ -72,30 +76,55 @@ def _share_adapters() -> None:
 def use_bundle(path: Path, name: str) -> None:
     """Make a bundle's folders importable and its plugins known, as Airflow does with its home folder.
 
-    A bundle is either flat or laid out as ``dags/``, ``plugins/``, ``include/``.
+    A bundle is either a plain folder of DAG files or laid out as ``dags/``, ``plugins/``, ``include/``. In
+    the former a ``plugins`` folder is one like any other, as it is in Airflow's DAG folder.
     """
-    for folder in (path, path / "dags", path / "plugins"):
+    folders = [path]
+    if (path / "dags").is_dir():
+        folders += [path / "dags", path / "plugins"]
+    for folder in folders:
         if folder.is_dir() and str(folder) not in sys.path:
             sys.path.append(str(folder))
-    if (path / "plugins").is_dir():
+    if len(folders) > 1 and (path / "plugins").is_dir():
         _use_plugins(path / "plugins")
 
 
 def _use_plugins(folder: Path) -> None:
-    from airflow import plugins_manager, settings
+    from airflow import settings
     from airflow.sdk import listener
-    from airflow.sdk import plugins_manager as sdk_plugins_manager
-    from airflow.sdk.configuration import conf
 
     settings.PLUGINS_FOLDER = str(folder)
-    if not conf.has_section("core"):
-        conf.add_section("core")
-    conf.set("core", "plugins_folder", str(folder))
+    os.environ["AIRFLOW__CORE__PLUGINS_FOLDER"] = str(folder)
+    _forget_plugins()
+    listener.get_listener_manager()
+
+
+def use_example_plugins() -> None:
+    """Register the plugins of Airflow's own examples.
+
+    Airflow does so where it loads its examples; here they may also be copied into somebody's DAG folder. The
+    setting is withdrawn again, since it would also bring the examples as a bundle.
+    """
+    from airflow import plugins_manager
+
+    before = os.environ.get("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
+    os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "True"
+    try:
+        _forget_plugins()
+        plugins_manager._get_plugins()
+    finally:
+        os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = before
+
+
+def _forget_plugins() -> None:
+    from airflow import plugins_manager
+    from airflow.sdk import listener
+    from airflow.sdk import plugins_manager as sdk_plugins_manager
+
     for module in (plugins_manager, sdk_plugins_manager, listener):
         for member in vars(module).values():
             if callable(clear := getattr(member, "cache_clear", None)):
                 clear()
-    listener.get_listener_manager()
 
 
 def quiet() -> None:

@@ -218,6 +218,10 @@ def _entry(order: wire.Fork) -> Callable[[], None]:
         from gust_child import parser
 
         return parser.main
+    if order.kind == "questions":
+        from gust_child import questions
+
+        return questions.main
     if order.kind == "triggerer":
         from gust_child import triggerer
 

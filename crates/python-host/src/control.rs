@@ -37,6 +37,7 @@ pub(crate) enum Kind {
     Callback,
     Parser,
     Triggerer,
+    Questions,
     File,
 }
 

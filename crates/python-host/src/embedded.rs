@@ -14,6 +14,7 @@ const FILES: &[(&str, &str)] = &[
     ("gust_child/dagfile.py", include_str!("../../../python/gust_child/dagfile.py")),
     ("gust_child/osproc.py", include_str!("../../../python/gust_child/osproc.py")),
     ("gust_child/parser.py", include_str!("../../../python/gust_child/parser.py")),
+    ("gust_child/questions.py", include_str!("../../../python/gust_child/questions.py")),
     ("gust_child/triggerer.py", include_str!("../../../python/gust_child/triggerer.py")),
     ("gust_child/warm.py", include_str!("../../../python/gust_child/warm.py")),
     ("gust_child/wire.py", include_str!("../../../python/gust_child/wire.py")),

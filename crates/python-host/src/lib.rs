@@ -19,6 +19,7 @@ pub mod frame;
 mod host;
 pub mod messages;
 mod parse;
+mod questions;
 #[cfg(feature = "test-support")]
 pub mod testing;
 mod trigger;
@@ -33,4 +34,5 @@ pub use env::{Environment, EnvironmentConfig, Progress};
 pub use error::Error;
 pub use host::{Host, HostConfig, SpawnTask, inherited_env};
 pub use parse::{Parse, ParseEvent, ParseRequest, ParsedDag, ParsedFile};
+pub use questions::{Answer, Interval, NextRun, Question, RunInfo};
 pub use trigger::{Trigger, TriggerReport, Triggerer};

@@ -4,6 +4,7 @@
 mod callbacks;
 mod parsing;
 mod protocol;
+mod questions;
 mod support;
 mod tasks;
 mod triggers;

@@ -144,3 +144,21 @@ async fn nothing_is_written_into_a_bundle() {
     names.sort();
     assert_eq!(names, ["good.py", "helper.py"]);
 }
+
+#[tokio::test]
+async fn airflows_own_examples_parse_without_an_error() {
+    let Some(lab) = Lab::new().await else { return };
+    let python = gust_python_host::testing::environment().await.unwrap().python;
+    let output = tokio::process::Command::new(python)
+        .args(["-c", "import importlib.util as u; print(u.find_spec('airflow.example_dags').origin)"])
+        .output()
+        .await
+        .unwrap();
+    let origin = String::from_utf8(output.stdout).unwrap();
+    let mut request = request(&lab);
+    request.bundle_path = std::path::Path::new(origin.trim()).parent().unwrap().to_owned();
+    let files = parse(&lab, request, Arc::new(NoAnswers)).await;
+    let errors: Vec<_> = files.values().filter(|file| !file.import_errors.is_empty()).collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+    assert_eq!((files.len(), files.values().map(|file| file.dags.len()).sum::<usize>()), (54, 90));
+}
