@@ -2,6 +2,9 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends at the first surprise")]
 
 mod callbacks;
+mod environments;
+mod frames;
+mod lifetimes;
 mod parsing;
 mod protocol;
 mod questions;

@@ -164,33 +164,6 @@ async fn dropping_a_child_kills_it() {
 }
 
 #[tokio::test]
-async fn dropping_the_host_leaves_nobody_alive() {
-    let Some(lab) = Lab::new().await else { return };
-    lab.dag(
-        "stubborn",
-        "import signal, subprocess, time, os",
-        "@task\ndef work():\n    for number in range(1, 32):\n        \
-         if number not in (signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD):\n            \
-         signal.signal(number, signal.SIG_IGN)\n    \
-         below = subprocess.Popen(['sleep', '1000'], start_new_session=True)\n    \
-         os.write(1, f'{below.pid}\\n'.encode())\n    time.sleep(1000)\nwork()",
-    );
-    let mut child = lab.task("stubborn", "work").await;
-    let below: u32 = loop {
-        match child.next_event().await.unwrap() {
-            Event::Request(request) => child.reply(request.id, Reply::Empty).await.unwrap(),
-            Event::Stdout(bytes) => break std::str::from_utf8(&bytes).unwrap().trim().parse().unwrap(),
-            _ => {}
-        }
-    };
-    let pid = child.pid();
-    drop(child);
-    drop(lab);
-    crate::support::gone(pid).await;
-    crate::support::gone(below).await;
-}
-
-#[tokio::test]
 async fn many_tasks_run_at_once() {
     let Some(lab) = Lab::new().await else { return };
     lab.dag("wide", "", "@task\ndef work():\n    return 1\nwork()");
