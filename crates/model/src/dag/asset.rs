@@ -44,7 +44,8 @@ impl AssetLike {
     /// # Errors
     /// A text that says what was expected and found.
     pub fn from_serialized(value: &Value) -> Result<Self, String> {
-        let unreadable = || format!("expected an asset, alias, reference or condition, found {}", excerpt(value));
+        let unreadable =
+            || format!("expected an asset, alias, reference or condition, found {}", excerpt(value));
         let kind = kind_of(value).ok_or_else(unreadable)?;
         let outer = value.as_object().ok_or_else(unreadable)?;
         let body = outer.get("__var").and_then(Value::as_object).unwrap_or(outer);
@@ -75,7 +76,10 @@ impl AssetLike {
         }
     }
 
-    fn read_objects(outer: &Map<String, Value>, body: &Map<String, Value>) -> Option<Result<Vec<Self>, String>> {
+    fn read_objects(
+        outer: &Map<String, Value>,
+        body: &Map<String, Value>,
+    ) -> Option<Result<Vec<Self>, String>> {
         let objects = body.get("objects").or_else(|| outer.get("__var"))?.as_array()?;
         Some(objects.iter().map(Self::from_serialized).collect())
     }

@@ -32,10 +32,13 @@ pub fn canonical_json(serialized: &Value) -> String {
 /// Lower-case hex SHA-256 of [`canonical_json`].
 #[must_use]
 pub fn stable_hash(serialized: &Value) -> String {
-    Sha256::digest(canonical_json(serialized).as_bytes()).iter().fold(String::with_capacity(64), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    Sha256::digest(canonical_json(serialized).as_bytes()).iter().fold(
+        String::with_capacity(64),
+        |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        },
+    )
 }
 
 /// Sorted keys whatever map serde_json was built with.

@@ -39,7 +39,9 @@ pub enum DagError {
         found: String,
     },
     /// The serialization's version is not one that this version reads.
-    #[error("serialized DAG has format version {found}; this version reads {readable}, as made by Airflow 3.3")]
+    #[error(
+        "serialized DAG has format version {found}; this version reads {readable}, as made by Airflow 3.3"
+    )]
     Version {
         /// What it has.
         found: String,

@@ -55,9 +55,12 @@ impl XComArg {
             Self::Map(arg) => arg.length(length_of),
             Self::Zip { args, is_filled } => {
                 let lengths = lengths(args, length_of)?;
-                Ok(lengths.and_then(|all| if *is_filled { all.into_iter().max() } else { all.into_iter().min() }))
+                Ok(lengths
+                    .and_then(|all| if *is_filled { all.into_iter().max() } else { all.into_iter().min() }))
             }
-            Self::Concat(args) => Ok(lengths(args, length_of)?.map(|all| all.into_iter().fold(0, u64::saturating_add))),
+            Self::Concat(args) => {
+                Ok(lengths(args, length_of)?.map(|all| all.into_iter().fold(0, u64::saturating_add)))
+            }
         }
     }
 }
@@ -137,8 +140,9 @@ impl ExpandInput {
         let inner = value.get("value").ok_or(ExpandError::Expected("an object with type and value"))?;
         match value.get("type").and_then(Value::as_str) {
             Some("dict-of-lists") => {
-                let object =
-                    untyped(inner, "dict").as_object().ok_or(ExpandError::Expected("an object of arguments"))?;
+                let object = untyped(inner, "dict")
+                    .as_object()
+                    .ok_or(ExpandError::Expected("an object of arguments"))?;
                 let mut arguments = Vec::with_capacity(object.len());
                 for (name, argument) in object {
                     arguments.push((name.clone(), read_argument(argument, task_of)?));
@@ -161,7 +165,8 @@ fn read_argument(
     value: &Value,
     task_of: &impl Fn(&str) -> Option<TaskIndex>,
 ) -> Result<ExpandArgument, ExpandError> {
-    const EXPECTED: ExpandError = ExpandError::Expected("a list, a dict, or a reference to other tasks' values");
+    const EXPECTED: ExpandError =
+        ExpandError::Expected("a list, a dict, or a reference to other tasks' values");
     let inner = value.get("__var");
     match (kind_of(value), inner) {
         (Some("xcomref"), Some(inner)) => read_xcom_arg(inner, task_of).map(ExpandArgument::XCom),
@@ -178,7 +183,10 @@ fn read_argument(
     }
 }
 
-fn read_xcom_arg(value: &Value, task_of: &impl Fn(&str) -> Option<TaskIndex>) -> Result<XComArg, ExpandError> {
+fn read_xcom_arg(
+    value: &Value,
+    task_of: &impl Fn(&str) -> Option<TaskIndex>,
+) -> Result<XComArg, ExpandError> {
     let read_all = || -> Result<Vec<XComArg>, ExpandError> {
         value
             .get("args")

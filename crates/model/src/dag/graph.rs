@@ -20,8 +20,10 @@ pub struct TaskLinks {
     pub tallied_downstream: Vec<TaskIndex>,
     /// Whether a direct upstream is mapped or within a mapped group, so that its instances have to be counted.
     pub has_expanding_upstream: bool,
-    /// Setups somewhere before it, not directly, that it cannot run without: they have no teardown, or one after it
+    /// Setups somewhere before it that it cannot run without: they have no teardown, or one after it
     /// (`airflow/_shared/dagnode/node.py: get_upstreams_only_setups`).
+    pub relevant_setups: Vec<TaskIndex>,
+    /// Those of them that are not directly before it; none for a teardown.
     pub indirect_setups: Vec<TaskIndex>,
     /// Teardowns of this setup, or, for others, nothing: its direct downstreams that tear down.
     pub teardowns: Vec<TaskIndex>,
@@ -61,7 +63,8 @@ pub(super) fn link(
     let order = topological_order(dag_id, tasks, &links)?;
     for (at, task) in tasks.iter().enumerate() {
         links[at].mapped_groups = mapped_groups_of(groups, task.group);
-        links[at].own_dependencies = task.expand.as_ref().map(super::ExpandInput::dependencies).unwrap_or_default();
+        links[at].own_dependencies =
+            task.expand.as_ref().map(super::ExpandInput::dependencies).unwrap_or_default();
     }
     link_groups(tasks, groups, &mut links);
     link_setups(tasks, &mut links);
@@ -152,8 +155,11 @@ fn link_setups(tasks: &[Task], links: &mut [TaskLinks]) {
         }
         for at in 0..count {
             let is_direct = links[setup].downstream.binary_search(&TaskIndex::new(at)).is_ok();
-            if after[at] && covered[at] && !is_direct && !tasks[at].is_teardown {
-                links[at].indirect_setups.push(TaskIndex::new(setup));
+            if after[at] && covered[at] {
+                links[at].relevant_setups.push(TaskIndex::new(setup));
+                if !is_direct && !tasks[at].is_teardown {
+                    links[at].indirect_setups.push(TaskIndex::new(setup));
+                }
             }
         }
         links[setup].teardowns = teardowns;
@@ -264,7 +270,9 @@ fn add_reachable<'a, 'o>(
                 for (word, other) in own.iter_mut().zip(&bits[neighbour.at()]) {
                     *word |= other;
                 }
-                if let Some(position) = neighbour.at().checked_sub(block_start).filter(|&position| position < BLOCK) {
+                if let Some(position) =
+                    neighbour.at().checked_sub(block_start).filter(|&position| position < BLOCK)
+                {
                     own[position / 64] |= 1 << (position % 64);
                 }
             }
@@ -290,9 +298,12 @@ impl Dag {
     #[must_use]
     pub fn is_further_mapped_inside(&self, inner: TaskIndex, container: GroupIndex) -> bool {
         let task = self.task(inner);
-        task.is_mapped() || self.links(inner).mapped_groups.iter().any(|&group| {
-            group != container && self.is_inside(group, container)
-        })
+        task.is_mapped()
+            || self
+                .links(inner)
+                .mapped_groups
+                .iter()
+                .any(|&group| group != container && self.is_inside(group, container))
     }
 
     fn is_inside(&self, group: GroupIndex, container: GroupIndex) -> bool {

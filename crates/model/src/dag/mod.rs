@@ -157,7 +157,10 @@ impl Dag {
         let mut by_id = BTreeMap::new();
         for (at, task) in tasks.iter().enumerate() {
             if by_id.insert(task.task_id.clone(), TaskIndex::new(at)).is_some() {
-                return Err(DagError::DuplicateTask { dag: dag_id.to_owned(), task: task.task_id.to_string() });
+                return Err(DagError::DuplicateTask {
+                    dag: dag_id.to_owned(),
+                    task: task.task_id.to_string(),
+                });
             }
         }
         let start_date = reader.timestamp("start_date")?;
@@ -205,10 +208,8 @@ impl Dag {
             is_paused_upon_creation: reader.flag("is_paused_upon_creation")?,
             allowed_run_types: match reader.get("allowed_run_types") {
                 None => None,
-                Some(_) => {
-                    Some(reader.texts("allowed_run_types")?.into_iter().collect::<BTreeSet<_>>())
-                        .filter(|types| !types.is_empty())
-                }
+                Some(_) => Some(reader.texts("allowed_run_types")?.into_iter().collect::<BTreeSet<_>>())
+                    .filter(|types| !types.is_empty()),
             },
             deadline: reader.raw("deadline"),
             tags: reader.texts("tags")?.into_iter().collect(),
@@ -335,7 +336,8 @@ fn indices(tasks: &[Task], keep: impl Fn(usize) -> bool) -> Vec<TaskIndex> {
 
 fn state_leaves(tasks: &[Task], links: &[TaskLinks]) -> Vec<TaskIndex> {
     let counts = |at: usize| !tasks[at].is_teardown || tasks[at].on_failure_fail_dagrun;
-    let leaves = indices(tasks, |at| counts(at) && !links[at].downstream.iter().any(|next| counts(next.at())));
+    let leaves =
+        indices(tasks, |at| counts(at) && !links[at].downstream.iter().any(|next| counts(next.at())));
     // A DAG of nothing but teardowns.
     if leaves.is_empty() { indices(tasks, |at| links[at].downstream.is_empty()) } else { leaves }
 }
@@ -367,10 +369,11 @@ fn read_tasks<'a>(
     let mut tasks = Vec::with_capacity(items.len());
     let mut own_values = Vec::with_capacity(items.len());
     for (position, item) in items.iter().enumerate() {
-        let own = reader::untyped(item, "operator")
-            .as_object()
-            .ok_or_else(|| dag.malformed(&format!("tasks[{position}]"), "a serialized operator", Some(item)))?;
-        let name = own.get("task_id").and_then(Value::as_str).map_or_else(|| format!("#{position}"), str::to_owned);
+        let own = reader::untyped(item, "operator").as_object().ok_or_else(|| {
+            dag.malformed(&format!("tasks[{position}]"), "a serialized operator", Some(item))
+        })?;
+        let name =
+            own.get("task_id").and_then(Value::as_str).map_or_else(|| format!("#{position}"), str::to_owned);
         let place = DagPlace::Task(name);
         let is_mapped = own.get("_is_mapped").and_then(Value::as_bool).unwrap_or(false);
         let no_partial = Map::new();
@@ -510,7 +513,8 @@ fn read_group(
     by_id: &BTreeMap<TaskId, TaskIndex>,
 ) -> Result<TaskGroup, DagError> {
     let own_id = object.get("_group_id").and_then(Value::as_str).filter(|id| !id.is_empty());
-    let prefix = parent.filter(|(_, group)| group.prefix_group_id).and_then(|(_, group)| group.group_id.as_deref());
+    let prefix =
+        parent.filter(|(_, group)| group.prefix_group_id).and_then(|(_, group)| group.group_id.as_deref());
     let group_id = own_id.map(|id| match prefix {
         Some(prefix) => format!("{prefix}.{id}"),
         None => id.to_owned(),
@@ -536,7 +540,11 @@ fn read_group(
         upstream_task_ids: reader.texts("upstream_task_ids")?,
         downstream_task_ids: reader.texts("downstream_task_ids")?,
         attributes: Value::Object(
-            object.iter().filter(|(key, _)| *key != "children").map(|(key, value)| (key.clone(), value.clone())).collect(),
+            object
+                .iter()
+                .filter(|(key, _)| *key != "children")
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect(),
         ),
         group_id,
     })

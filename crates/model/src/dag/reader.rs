@@ -66,7 +66,9 @@ impl<'a> Reader<'a> {
     }
 
     pub fn integer(&self, field: &str) -> Result<Option<i32>, DagError> {
-        self.read(field, "an integer of 32 bits", |value| as_integer(value).and_then(|n| i32::try_from(n).ok()))
+        self.read(field, "an integer of 32 bits", |value| {
+            as_integer(value).and_then(|n| i32::try_from(n).ok())
+        })
     }
 
     pub fn positive(&self, field: &str) -> Result<Option<u32>, DagError> {
@@ -87,7 +89,9 @@ impl<'a> Reader<'a> {
     }
 
     pub fn duration(&self, field: &str) -> Result<Option<TimeDelta>, DagError> {
-        self.read(field, "a duration in seconds", |value| untyped(value, "timedelta").as_f64().and_then(seconds))
+        self.read(field, "a duration in seconds", |value| {
+            untyped(value, "timedelta").as_f64().and_then(seconds)
+        })
     }
 
     pub fn timestamp(&self, field: &str) -> Result<Option<Timestamp>, DagError> {
@@ -106,7 +110,9 @@ impl<'a> Reader<'a> {
         self.list(field)?
             .iter()
             .map(|item| {
-                item.as_str().map(str::to_owned).ok_or_else(|| self.malformed(field, "a list of texts", Some(item)))
+                item.as_str()
+                    .map(str::to_owned)
+                    .ok_or_else(|| self.malformed(field, "a list of texts", Some(item)))
             })
             .collect()
     }
@@ -141,7 +147,10 @@ fn as_integer(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| value.as_f64().filter(|n| n.fract() == 0.0 && n.abs() < 9e15).map(|n| n as i64))
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "Bounds are checked, and microseconds are meant to be whole.")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "Bounds are checked, and microseconds are meant to be whole."
+)]
 fn microseconds(seconds: f64) -> Option<i64> {
     let microseconds = (seconds * 1e6).round();
     (microseconds.abs() < 9.2e18).then_some(microseconds as i64)

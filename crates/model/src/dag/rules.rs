@@ -87,7 +87,9 @@ impl WeightRule {
     #[must_use]
     pub fn parse(text: &str) -> Self {
         match text {
-            "downstream" | "airflow.task.priority_strategy._DownstreamPriorityWeightStrategy" => Self::Downstream,
+            "downstream" | "airflow.task.priority_strategy._DownstreamPriorityWeightStrategy" => {
+                Self::Downstream
+            }
             "upstream" | "airflow.task.priority_strategy._UpstreamPriorityWeightStrategy" => Self::Upstream,
             "absolute" | "airflow.task.priority_strategy._AbsolutePriorityWeightStrategy" => Self::Absolute,
             other => Self::Custom(other.to_owned()),

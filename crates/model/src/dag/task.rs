@@ -164,7 +164,11 @@ impl Task {
 
     /// Reads everything that does not refer to other parts of the DAG. `reader`'s layers are the task's own values
     /// and the defaults behind them.
-    pub(super) fn read(reader: &Reader<'_>, own: &Map<String, Value>, is_mapped: bool) -> Result<Self, DagError> {
+    pub(super) fn read(
+        reader: &Reader<'_>,
+        own: &Map<String, Value>,
+        is_mapped: bool,
+    ) -> Result<Self, DagError> {
         let trigger_rule = match reader.text("trigger_rule")? {
             None => TriggerRule::AllSuccess,
             Some(text) => match text {
@@ -193,8 +197,9 @@ impl Task {
                 .list(field)?
                 .iter()
                 .map(|item| {
-                    AssetLike::from_serialized(item)
-                        .map_err(|_| reader.malformed(field, "a list of assets, aliases and references", Some(item)))
+                    AssetLike::from_serialized(item).map_err(|_| {
+                        reader.malformed(field, "a list of assets, aliases and references", Some(item))
+                    })
                 })
                 .collect()
         };
