@@ -86,13 +86,13 @@ pub fn create_asset_run(facts: &AssetFacts<'_>) -> Option<AssetRun> {
 /// asset-triggered run before it, and up to its own. The first run of a DAG without catchup begins where the DAG began
 /// to wait for its assets (`waiting_since`).
 #[must_use]
-pub fn consumed_events<'a>(
-    events: &'a [AssetEvent],
+pub fn consumed_events(
+    events: &[AssetEvent],
     run_after: Timestamp,
     previous_run_after: Option<Timestamp>,
     catchup: bool,
     waiting_since: Option<Timestamp>,
-) -> Vec<&'a AssetEvent> {
+) -> Vec<&AssetEvent> {
     let floor = previous_run_after.or(if catchup { None } else { waiting_since });
     let mut consumed: Vec<&AssetEvent> = events
         .iter()

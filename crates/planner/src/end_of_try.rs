@@ -106,9 +106,8 @@ pub fn end_of_try(
     match outcome {
         TryOutcome::Success => plain(TaskInstanceState::Success),
         TryOutcome::Skipped => plain(TaskInstanceState::Skipped),
-        TryOutcome::FailedForGood => plain(TaskInstanceState::Failed),
         TryOutcome::Failed if may_retry => retried(instance, task, logical_date, None, None, now),
-        TryOutcome::Failed => plain(TaskInstanceState::Failed),
+        TryOutcome::Failed | TryOutcome::FailedForGood => plain(TaskInstanceState::Failed),
         // The process was told whether it may retry; its word stands.
         TryOutcome::Retry { delay_s, reason } => {
             retried(instance, task, logical_date, *delay_s, reason.clone(), now)

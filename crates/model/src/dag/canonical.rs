@@ -41,7 +41,7 @@ pub fn stable_hash(serialized: &Value) -> String {
     )
 }
 
-/// Sorted keys whatever map serde_json was built with.
+/// Sorted keys whatever map `serde_json` was built with.
 enum Canonical {
     Leaf(Value),
     List(Vec<Self>),

@@ -6,9 +6,9 @@ pub enum DagPlace {
     /// The DAG's own attributes.
     Dag,
     /// A task, by id (or by position, `#3`, while its id is not known).
-    Task(String),
+    Task(Box<str>),
     /// A task group, by id.
-    TaskGroup(String),
+    TaskGroup(Box<str>),
 }
 
 impl fmt::Display for DagPlace {
@@ -28,15 +28,15 @@ pub enum DagError {
     #[error("DAG {dag:?}: {place}: field {field:?}: expected {expected}, found {found}")]
     Malformed {
         /// The DAG, as far as it is known.
-        dag: String,
+        dag: Box<str>,
         /// Where.
         place: DagPlace,
         /// The field.
-        field: String,
+        field: Box<str>,
         /// What would be right.
-        expected: String,
+        expected: Box<str>,
         /// What is there.
-        found: String,
+        found: Box<str>,
     },
     /// The serialization's version is not one that this version reads.
     #[error(
@@ -44,7 +44,7 @@ pub enum DagError {
     )]
     Version {
         /// What it has.
-        found: String,
+        found: Box<str>,
         /// What is read.
         readable: i64,
     },
@@ -52,27 +52,27 @@ pub enum DagError {
     #[error("DAG {dag:?}: two tasks have the id {task:?}")]
     DuplicateTask {
         /// The DAG.
-        dag: String,
+        dag: Box<str>,
         /// The id.
-        task: String,
+        task: Box<str>,
     },
     /// Something names a task that the DAG does not have.
     #[error("DAG {dag:?}: {place}: field {field:?} names task {missing:?}, which the DAG does not have")]
     UnknownTask {
         /// The DAG.
-        dag: String,
+        dag: Box<str>,
         /// Who names it.
         place: DagPlace,
         /// In which field.
-        field: String,
+        field: Box<str>,
         /// The name.
-        missing: String,
+        missing: Box<str>,
     },
     /// Tasks wait for each other in a circle.
     #[error("DAG {dag:?}: its tasks form a cycle: {}", tasks.join(" -> "))]
     Cycle {
         /// The DAG.
-        dag: String,
+        dag: Box<str>,
         /// A circle, its first task repeated at its end.
         tasks: Vec<String>,
     },

@@ -164,9 +164,8 @@ fn link_setups(tasks: &[Task], links: &mut [TaskLinks]) {
         }
         links[setup].teardowns = teardowns;
     }
-    for at in 0..count {
-        let direct = links[at].upstream.clone();
-        let scope = &mut links[at].teardown_scope;
+    for own in links.iter_mut() {
+        let (direct, scope) = (&own.upstream, &mut own.teardown_scope);
         scope.sort_unstable();
         scope.dedup();
         scope.retain(|task| direct.binary_search(task).is_err());
@@ -229,7 +228,7 @@ fn topological_order(dag_id: &str, tasks: &[Task], links: &[TaskLinks]) -> Resul
     circle.reverse();
     circle.push(circle[0]);
     Err(DagError::Cycle {
-        dag: dag_id.to_owned(),
+        dag: dag_id.into(),
         tasks: circle.into_iter().map(|at| tasks[at].task_id.to_string()).collect(),
     })
 }
@@ -240,11 +239,17 @@ fn weigh(tasks: &[Task], order: &[TaskIndex], links: &mut [TaskLinks]) {
     let mut sums: Vec<i64> = tasks.iter().map(|task| task.priority_weight).collect();
     if tasks.iter().any(|task| task.weight_rule == WeightRule::Downstream) {
         let wanted = |at: usize| tasks[at].weight_rule == WeightRule::Downstream;
-        add_reachable(tasks, order.iter().rev(), |at| &links[at].downstream, wanted, &mut sums);
+        add_reachable(
+            tasks,
+            &order.iter().rev().copied().collect::<Vec<_>>(),
+            |at| &links[at].downstream,
+            wanted,
+            &mut sums,
+        );
     }
     if tasks.iter().any(|task| task.weight_rule == WeightRule::Upstream) {
         let wanted = |at: usize| tasks[at].weight_rule == WeightRule::Upstream;
-        add_reachable(tasks, order.iter(), |at| &links[at].upstream, wanted, &mut sums);
+        add_reachable(tasks, order, |at| &links[at].upstream, wanted, &mut sums);
     }
     for (own, sum) in links.iter_mut().zip(sums) {
         // Airflow keeps weights in 32 bits (`airflow/sdk/bases/operator.py: db_safe_priority`).
@@ -252,9 +257,9 @@ fn weigh(tasks: &[Task], order: &[TaskIndex], links: &mut [TaskLinks]) {
     }
 }
 
-fn add_reachable<'a, 'o>(
+fn add_reachable<'a>(
     tasks: &[Task],
-    order: impl Iterator<Item = &'o TaskIndex> + Clone,
+    order: &[TaskIndex],
     next: impl Fn(usize) -> &'a [TaskIndex],
     wanted: impl Fn(usize) -> bool,
     sums: &mut [i64],
@@ -264,7 +269,7 @@ fn add_reachable<'a, 'o>(
     let count = tasks.len();
     for block_start in (0..count).step_by(BLOCK) {
         let mut bits = vec![[0_u64; WORDS]; count];
-        for task in order.clone() {
+        for task in order {
             let mut own = [0_u64; WORDS];
             for neighbour in next(task.at()) {
                 for (word, other) in own.iter_mut().zip(&bits[neighbour.at()]) {

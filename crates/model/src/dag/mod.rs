@@ -158,8 +158,8 @@ impl Dag {
         for (at, task) in tasks.iter().enumerate() {
             if by_id.insert(task.task_id.clone(), TaskIndex::new(at)).is_some() {
                 return Err(DagError::DuplicateTask {
-                    dag: dag_id.to_owned(),
-                    task: task.task_id.to_string(),
+                    dag: dag_id.into(),
+                    task: task.task_id.as_str().into(),
                 });
             }
         }
@@ -346,16 +346,16 @@ fn envelope(serialized: &Value) -> Result<&Map<String, Value>, DagError> {
     let version = serialized.get("__version");
     if version.and_then(Value::as_i64) != Some(FORMAT_VERSION) {
         return Err(DagError::Version {
-            found: version.map_or_else(|| "none".to_owned(), reader::excerpt),
+            found: version.map_or_else(|| "none".into(), |value| reader::excerpt(value).into()),
             readable: FORMAT_VERSION,
         });
     }
     serialized.get("dag").and_then(Value::as_object).ok_or_else(|| DagError::Malformed {
-        dag: "?".to_owned(),
+        dag: "?".into(),
         place: DagPlace::Dag,
-        field: "dag".to_owned(),
-        expected: "an object".to_owned(),
-        found: serialized.get("dag").map_or_else(|| "nothing".to_owned(), reader::excerpt),
+        field: "dag".into(),
+        expected: "an object".into(),
+        found: serialized.get("dag").map_or_else(|| "nothing".into(), |value| reader::excerpt(value).into()),
     })
 }
 
@@ -374,7 +374,7 @@ fn read_tasks<'a>(
         })?;
         let name =
             own.get("task_id").and_then(Value::as_str).map_or_else(|| format!("#{position}"), str::to_owned);
-        let place = DagPlace::Task(name);
+        let place = DagPlace::Task(name.into());
         let is_mapped = own.get("_is_mapped").and_then(Value::as_bool).unwrap_or(false);
         let no_partial = Map::new();
         let partial = if is_mapped {
@@ -400,7 +400,7 @@ fn read_task_expand(
         return Ok(None);
     }
     let field = own.get("_expand_input_attr").and_then(Value::as_str).unwrap_or("expand_input");
-    read_expand(dag_id, &DagPlace::Task(task.task_id.to_string()), field, own.get(field), by_id).map(Some)
+    read_expand(dag_id, &DagPlace::Task(task.task_id.as_str().into()), field, own.get(field), by_id).map(Some)
 }
 
 fn read_expand(
@@ -411,20 +411,20 @@ fn read_expand(
     by_id: &BTreeMap<TaskId, TaskIndex>,
 ) -> Result<ExpandInput, DagError> {
     let malformed = |expected: &str| DagError::Malformed {
-        dag: dag_id.to_owned(),
+        dag: dag_id.into(),
         place: place.clone(),
-        field: field.to_owned(),
-        expected: expected.to_owned(),
-        found: value.map_or_else(|| "nothing".to_owned(), reader::excerpt),
+        field: field.into(),
+        expected: expected.into(),
+        found: value.map_or_else(|| "nothing".into(), |value| reader::excerpt(value).into()),
     };
     let given = value.ok_or_else(|| malformed("what it is mapped over"))?;
     ExpandInput::read(given, &|task_id| by_id.get(task_id).copied()).map_err(|error| match error {
         ExpandError::Expected(expected) => malformed(expected),
         ExpandError::UnknownTask(missing) => DagError::UnknownTask {
-            dag: dag_id.to_owned(),
+            dag: dag_id.into(),
             place: place.clone(),
-            field: field.to_owned(),
-            missing,
+            field: field.into(),
+            missing: missing.into(),
         },
     })
 }
@@ -441,10 +441,10 @@ fn edges(
                 .iter()
                 .map(|id| {
                     by_id.get(id.as_str()).copied().ok_or_else(|| DagError::UnknownTask {
-                        dag: dag_id.to_owned(),
-                        place: DagPlace::Task(task.task_id.to_string()),
-                        field: "downstream_task_ids".to_owned(),
-                        missing: id.clone(),
+                        dag: dag_id.into(),
+                        place: DagPlace::Task(task.task_id.as_str().into()),
+                        field: "downstream_task_ids".into(),
+                        missing: id.as_str().into(),
                     })
                 })
                 .collect()
@@ -476,7 +476,7 @@ fn read_group_tree(
 ) -> Result<GroupIndex, DagError> {
     let index = GroupIndex::new(groups.len());
     let group = read_group(dag_id, object, parent.map(|parent| (parent, &groups[parent.at()])), by_id)?;
-    let place = DagPlace::TaskGroup(group.group_id.clone().unwrap_or_default());
+    let place = DagPlace::TaskGroup(group.group_id.as_deref().unwrap_or_default().into());
     groups.push(group);
     let layers = [object];
     let reader = Reader { dag: dag_id, place: &place, layers: &layers };
@@ -485,10 +485,10 @@ fn read_group_tree(
         let child = match (child.get(0).and_then(Value::as_str), child.get(1)) {
             (Some("operator"), Some(Value::String(task_id))) => {
                 let task = by_id.get(task_id.as_str()).copied().ok_or_else(|| DagError::UnknownTask {
-                    dag: dag_id.to_owned(),
+                    dag: dag_id.into(),
                     place: place.clone(),
-                    field: "children".to_owned(),
-                    missing: task_id.clone(),
+                    field: "children".into(),
+                    missing: task_id.as_str().into(),
                 })?;
                 tasks[task.at()].group = index;
                 GroupChild::Task(task)
@@ -519,7 +519,7 @@ fn read_group(
         Some(prefix) => format!("{prefix}.{id}"),
         None => id.to_owned(),
     });
-    let place = DagPlace::TaskGroup(group_id.clone().unwrap_or_default());
+    let place = DagPlace::TaskGroup(group_id.as_deref().unwrap_or_default().into());
     let layers = [object];
     let reader = Reader { dag: dag_id, place: &place, layers: &layers };
     let expand = if reader.is_set("is_mapped")? {

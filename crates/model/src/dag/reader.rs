@@ -23,11 +23,11 @@ impl<'a> Reader<'a> {
 
     pub fn malformed(&self, field: &str, expected: &str, found: Option<&Value>) -> DagError {
         DagError::Malformed {
-            dag: self.dag.to_owned(),
+            dag: self.dag.into(),
             place: self.place.clone(),
-            field: field.to_owned(),
-            expected: expected.to_owned(),
-            found: found.map_or_else(|| "nothing".to_owned(), excerpt),
+            field: field.into(),
+            expected: expected.into(),
+            found: found.map_or_else(|| "nothing".into(), |value| excerpt(value).into()),
         }
     }
 

@@ -169,7 +169,7 @@ fn evaluate_instance(
         is_blocked = true;
     }
     if (is_met || side.mapping || becomes.is_some())
-        && let Some(state) = failed_mapping(view, task)?
+        && let Mapping::Failed(state) = mapping(view, task)?
     {
         is_blocked = true;
         if becomes != Some(TaskInstanceState::UpstreamFailed) {
@@ -377,9 +377,16 @@ fn is_told_to_skip(view: &View<'_>, task: TaskIndex, index: MapIndex) -> Fact<bo
     Ok(false)
 }
 
-/// Whether a task whose value decides how often this one is there did not succeed: it is then not to run, and comes to
-/// the state inside, if any (`airflow/ti_deps/deps/mapped_task_upstream_dep.py`).
-fn failed_mapping(view: &View<'_>, task: TaskIndex) -> Fact<Option<Option<TaskInstanceState>>> {
+/// How the tasks stand whose values decide how often a task is there.
+enum Mapping {
+    /// None of them failed so far.
+    Unhurt,
+    /// One is over and did not succeed: the task is not to run, and comes to this state, if any.
+    Failed(Option<TaskInstanceState>),
+}
+
+/// Looks at them (`airflow/ti_deps/deps/mapped_task_upstream_dep.py`).
+fn mapping(view: &View<'_>, task: TaskIndex) -> Fact<Mapping> {
     let mut finished = BTreeSet::new();
     for &dependency in &view.dag.links(task).mapped_dependencies {
         let tally = view.tally(dependency)?;
@@ -389,10 +396,10 @@ fn failed_mapping(view: &View<'_>, task: TaskIndex) -> Fact<Option<Option<TaskIn
         }
     }
     if finished.iter().all(|state| *state == TaskInstanceState::Success) {
-        return Ok(None);
+        return Ok(Mapping::Unhurt);
     }
     let has = |state| finished.contains(&state);
-    Ok(Some(if has(TaskInstanceState::Failed) || has(TaskInstanceState::UpstreamFailed) {
+    Ok(Mapping::Failed(if has(TaskInstanceState::Failed) || has(TaskInstanceState::UpstreamFailed) {
         Some(TaskInstanceState::UpstreamFailed)
     } else {
         has(TaskInstanceState::Skipped).then_some(TaskInstanceState::Skipped)

@@ -192,13 +192,6 @@ impl<'a> View<'a> {
         Err(self.want(|request| request.all_tallies = true))
     }
 
-    pub fn all_rows(&self) -> Fact<()> {
-        if self.ledger.covers_all_rows() {
-            return Ok(());
-        }
-        Err(self.want(|request| request.all_instances = true))
-    }
-
     pub fn rows(&self, task: TaskIndex) -> Fact<()> {
         if self.ledger.covers(task) {
             return Ok(());

@@ -44,9 +44,6 @@ impl Row {
     fn change(&self) -> InstanceChange {
         let now = &self.now;
         let before = self.before.as_deref().unwrap_or(now);
-        fn changed<T: PartialEq + Clone>(before: &T, now: &T) -> Option<T> {
-            (before != now).then(|| now.clone())
-        }
         InstanceChange {
             id: now.id,
             change_seq: before.change_seq,
@@ -65,6 +62,10 @@ impl Row {
             dag_version_id: changed(&before.dag_version_id, &now.dag_version_id),
         }
     }
+}
+
+fn changed<T: PartialEq + Clone>(before: &T, now: &T) -> Option<T> {
+    (before != now).then(|| now.clone())
 }
 
 /// Which rows of a task are known.

@@ -190,13 +190,21 @@ impl<'a> Advance<'a> {
         result
     }
 
+    fn read_all_rows(&mut self) -> Result<(), Missing> {
+        if self.ledger.covers_all_rows() {
+            return Ok(());
+        }
+        self.asked = FactRequest { all_instances: true, ..FactRequest::default() };
+        Err(Missing)
+    }
+
     // ----- begin
 
     fn begin_pass(&mut self) -> Result<(), Missing> {
         if !self.run.is_expanded {
             self.make_task_instances();
         } else if self.run.is_dirty {
-            self.look(|view| view.all_rows())?;
+            self.read_all_rows()?;
             self.rebuild();
         } else {
             let changed = std::mem::take(&mut self.changed_rows);

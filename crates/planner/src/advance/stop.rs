@@ -18,7 +18,7 @@ impl Advance<'_> {
     /// Fails a run that took too long, and skips what is left of it
     /// (`airflow/jobs/scheduler_job_runner.py: _schedule_dag_run`).
     pub(super) fn time_out(&mut self) -> Result<(), Missing> {
-        self.look(|view| view.all_rows())?;
+        self.read_all_rows()?;
         let left: Vec<(TaskIndex, MapIndex)> = self
             .ledger
             .all_rows()
@@ -45,7 +45,7 @@ impl Advance<'_> {
     /// Stops everything but teardowns after a task failed (`airflow/models/taskinstance.py: _stop_remaining_tasks`):
     /// what runs fails, what is not over is skipped, and so is what failed only because of something before it.
     pub(super) fn stop_others(&mut self) -> Result<(), Missing> {
-        self.look(|view| view.all_rows())?;
+        self.read_all_rows()?;
         let stopping = std::mem::take(&mut self.stopping);
         let others: Vec<(TaskIndex, MapIndex, TaskInstanceState)> = self
             .ledger
