@@ -7,6 +7,7 @@ pub mod dag;
 pub mod id;
 pub mod message;
 pub mod record;
+pub mod sdk_value;
 pub mod state;
 
 pub use id::{
