@@ -1,1 +1,30 @@
-//! placeholder
+//! Runs one work item under its lease: the supervisor of Airflow's Task SDK.
+//!
+//! A [`Worker`] receives hints, claims the rows that they name, starts a Python child for each, answers what it asks,
+//! ships its log, renews its lease, and ends it with one fenced transaction. Everything that it touches stands behind
+//! a port ([`Services`]), so that a simulation can run it.
+
+mod callbacks;
+mod claim;
+mod config;
+mod dags;
+mod error;
+mod finish;
+mod lines;
+mod log;
+mod outcome;
+mod outlets;
+mod persist;
+mod redact;
+mod requests;
+pub mod resume;
+mod services;
+mod supervise;
+mod worker;
+
+pub use config::WorkerConfig;
+pub use dags::DagCache;
+pub use error::WorkerError;
+pub use redact::{Redactor, Secrets};
+pub use services::{Process, Processes, Services};
+pub use worker::{Limits, Worker};
