@@ -1,0 +1,126 @@
+// The log of a try: lines come over an event stream as JSON and become text nodes, never markup.
+
+const BLOCK_LINES = 200;
+const KNOWN = new Set(["timestamp", "level", "event", "logger", "error_detail", "exception", "loc"]);
+
+function span(className, text) {
+  const element = document.createElement("span");
+  element.className = className;
+  element.textContent = text;
+  return element;
+}
+
+function traceback(detail) {
+  const lines = [];
+  for (const one of detail) {
+    if (lines.length) lines.push("", one.is_cause ? "The above exception was the direct cause of this one:" : "While that was handled:", "");
+    lines.push("Traceback (most recent call last):");
+    for (const frame of one.frames || []) {
+      lines.push(`  File "${frame.filename}", line ${frame.lineno}, in ${frame.name}`);
+      if (frame.line) lines.push(`    ${frame.line}`);
+    }
+    lines.push(`${one.exc_type}: ${one.exc_value}`);
+  }
+  return lines.join("\n");
+}
+
+function fold(summary, text) {
+  const details = document.createElement("details");
+  const head = document.createElement("summary");
+  head.textContent = summary;
+  const body = document.createElement("pre");
+  body.textContent = text;
+  details.append(head, body);
+  return details;
+}
+
+function lineOf(line) {
+  const level = String(line.level || "info").toLowerCase();
+  const row = document.createElement("div");
+  row.className = `l lv-${level.replace(/[^a-z]/g, "")}`;
+  const time = span("t", line.timestamp ? String(line.timestamp).replace("T", " ").slice(11, 23) : "");
+  time.title = line.timestamp || "";
+  const message = document.createElement("span");
+  message.className = "m";
+  if (line.logger && line.logger !== "task") message.append(span("g", `${line.logger}: `));
+  message.append(typeof line.event === "string" ? line.event : JSON.stringify(line.event ?? line));
+  const extra = Object.entries(line).filter(([key]) => !KNOWN.has(key));
+  if (extra.length) {
+    const text = extra.map(([key, value]) => `${key}=${typeof value === "string" ? value : JSON.stringify(value)}`);
+    message.append(span("x", `  ${text.join(" ")}`));
+  }
+  if (Array.isArray(line.error_detail) && line.error_detail.length) {
+    const last = line.error_detail[line.error_detail.length - 1];
+    message.append(fold(`${last.exc_type}: ${last.exc_value}`, traceback(line.error_detail)));
+  } else if (line.exception) {
+    const text = String(line.exception);
+    message.append(fold(text.trim().split("\n").pop(), text));
+  }
+  row.append(time, span("v", level), message);
+  return row;
+}
+
+function search(box, text) {
+  const wanted = text.trim().toLowerCase();
+  box.classList.toggle("nomatch", wanted !== "");
+  let hits = 0;
+  for (const row of box.querySelectorAll(".l")) {
+    const isHit = wanted !== "" && row.textContent.toLowerCase().includes(wanted);
+    row.classList.toggle("hit", isHit);
+    if (isHit) hits += 1;
+  }
+  const count = document.querySelector("[data-log-count]");
+  if (count) count.textContent = wanted ? `${hits} lines` : "";
+}
+
+/** Shows and follows the log whose address the page's log box names, if it has one. */
+export function startLog() {
+  const box = document.querySelector("[data-log]");
+  if (!box) return;
+  const follow = document.querySelector("[data-log-follow]");
+  const find = document.querySelector("[data-log-search]");
+  let block = null;
+
+  const source = new EventSource(box.dataset.log);
+  const status = (text) => {
+    let end = box.querySelector(".end");
+    if (!end) {
+      end = document.createElement("div");
+      end.className = "end";
+    }
+    end.textContent = text;
+    box.append(end);
+  };
+  const append = (lines) => {
+    const end = box.querySelector(".end");
+    if (end) end.remove();
+    for (const line of lines) {
+      if (!block || block.childElementCount >= BLOCK_LINES) {
+        block = document.createElement("div");
+        block.className = "block";
+        box.append(block);
+      }
+      block.append(lineOf(line));
+    }
+    if (find && find.value) search(box, find.value);
+    if (!follow || follow.checked) box.scrollTop = box.scrollHeight;
+  };
+  status("Waiting for the first lines …");
+  source.addEventListener("lines", (event) => append(JSON.parse(event.data)));
+  source.addEventListener("idle", () => {
+    if (!box.querySelector(".l")) status("Nothing has been logged yet.");
+  });
+  source.addEventListener("end", () => {
+    source.close();
+    status(box.querySelector(".l") ? "End of log." : "This try left no log.");
+    if (follow && follow.checked) box.scrollTop = box.scrollHeight;
+  });
+  addEventListener("pagehide", () => source.close());
+  if (find) {
+    let timer = 0;
+    find.addEventListener("input", () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => search(box, find.value), 120);
+    });
+  }
+}
