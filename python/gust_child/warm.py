@@ -7,7 +7,10 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: Where Airflow's own examples keep the plugins that they need.
 EXAMPLE_PLUGINS = "airflow.example_dags.plugins"
@@ -130,6 +133,22 @@ def _forget_plugins() -> None:
 def quiet() -> None:
     """Zygotes log warnings only: their stderr is the owner's own log, not a task's."""
     logging.getLogger("airflow").setLevel(logging.ERROR)
+
+
+def loggers_configured_at_once() -> Callable[[], None]:
+    """Hold back the clearing of all loggers' caches until the returned function is called.
+
+    Configuring the child's log sets the level of some seventy loggers, and each time clears the caches of all
+    hundreds, which costs a sixth of a short task's time and unshares the pages that they lie on.
+    """
+    manager: Any = logging.Logger.manager
+    manager._clear_cache = lambda: None
+
+    def done() -> None:
+        del manager._clear_cache
+        manager._clear_cache()
+
+    return done
 
 
 def loud() -> None:

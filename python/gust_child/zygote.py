@@ -232,10 +232,12 @@ def _entry(order: wire.Fork) -> Callable[[], None]:
 def _run(order: wire.Fork, fds: list[int]) -> NoReturn:
     from airflow.sdk.execution_time import supervisor
 
-    warm.loud()
     requests, stdout, stderr = (socket.socket(fileno=fd) for fd in fds[:3])
+    configured = warm.loggers_configured_at_once()
+    warm.loud()
 
     def target() -> None:
+        configured()
         _bundle_environment(order)
         _entry(order)()
 
