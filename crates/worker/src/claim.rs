@@ -82,6 +82,20 @@ impl Claimed {
     }
 }
 
+impl Claimed {
+    /// What a claim would tell of a task instance that waits: for its callbacks, should it end without going on.
+    pub(crate) async fn of_waiting(
+        tx: &mut dyn Tx,
+        services: &Services,
+        dags: &DagCache,
+        row: &TaskInstance,
+        attempt_id: AttemptId,
+    ) -> Result<Self, WorkerError> {
+        let asked_at = services.clock.monotonic();
+        gather(tx, dags, row.clone(), attempt_id, row.epoch, asked_at).await
+    }
+}
+
 /// A task instance as the SDK names it.
 pub(crate) fn wire_task_instance(row: &TaskInstance) -> WireTaskInstance {
     WireTaskInstance {
@@ -119,18 +133,30 @@ pub(crate) async fn claim(
             _ => return Ok(None),
         },
     };
-    let run = tx
-        .dag_run_by_id(task_instance.dag_run_id)
-        .await?
-        .ok_or_else(|| WorkerError::Missing { what: format!("run of task instance {id}") })?;
-    let dag = dags.get(&mut *tx, task_instance.dag_version_id).await?;
+    let claimed = gather(&mut *tx, dags, task_instance, attempt_id, epoch, asked_at).await?;
+    tx.commit().await?;
+    Ok(Some(claimed))
+}
+
+/// Reads what a try needs besides its row.
+async fn gather(
+    tx: &mut dyn Tx,
+    dags: &DagCache,
+    task_instance: TaskInstance,
+    attempt_id: AttemptId,
+    epoch: Epoch,
+    asked_at: std::time::Duration,
+) -> Result<Claimed, WorkerError> {
+    let run = tx.dag_run_by_id(task_instance.dag_run_id).await?.ok_or_else(|| WorkerError::Missing {
+        what: format!("run of task instance {}", task_instance.id),
+    })?;
+    let dag = dags.get(tx, task_instance.dag_version_id).await?;
     let record = tx
         .dag(&run.dag_id)
         .await?
         .ok_or_else(|| WorkerError::Missing { what: format!("DAG {}", run.dag_id) })?;
-    let context = run_context(&mut *tx, &task_instance, &run, &dag).await?;
-    tx.commit().await?;
-    Ok(Some(Claimed {
+    let context = run_context(tx, &task_instance, &run, &dag).await?;
+    Ok(Claimed {
         bundle_version: run.bundle_version.clone().or(record.bundle_version),
         bundle_name: record.bundle_name,
         relative_fileloc: record.relative_fileloc,
@@ -141,7 +167,7 @@ pub(crate) async fn claim(
         epoch,
         asked_at,
         context,
-    }))
+    })
 }
 
 fn is_ours(row: &TaskInstance, epoch: Epoch, attempt_id: AttemptId) -> bool {

@@ -20,6 +20,9 @@ mod requests;
 pub mod resume;
 mod services;
 mod supervise;
+mod trigger_end;
+mod trigger_log;
+mod triggerer;
 mod worker;
 
 pub use config::WorkerConfig;
@@ -27,4 +30,5 @@ pub use dags::DagCache;
 pub use error::WorkerError;
 pub use redact::{Redactor, Secrets};
 pub use services::{Process, Processes, Services};
+pub use triggerer::{TriggerProcess, TriggerProcesses, Triggerer, TriggererConfig};
 pub use worker::{Limits, Worker};

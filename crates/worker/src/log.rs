@@ -17,11 +17,14 @@ use crate::{
 };
 
 /// How long the last object may take to be written before the try ends without it.
-const LAST_OBJECT_LIMIT: Duration = Duration::from_secs(60);
+const LAST_OBJECT_LIMIT: Duration = Duration::from_mins(1);
 /// The first wait after a failed put; it doubles.
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 /// The longest wait between puts.
 const LAST_RETRY: Duration = Duration::from_secs(5);
+
+/// How many names one listing asks for.
+const LISTING: usize = 1000;
 
 /// A put under way.
 pub(crate) type Upload = BoxFuture<'static, Result<(), ObjectStoreError>>;
@@ -181,6 +184,40 @@ impl LogWriter {
                 }
             }
         }))
+    }
+
+    /// Whether there is anything to be written, or was.
+    pub(crate) fn has_lines(&self) -> bool {
+        self.seq > 0 || !self.buffer.is_empty()
+    }
+
+    /// Goes on behind what the claim of this epoch has written, its end included: a trigger's lines follow those of
+    /// the try that waits for it.
+    pub(crate) async fn continue_behind_end(&mut self) {
+        if self.seq > 0 {
+            return;
+        }
+        let prefix = self.log.prefix();
+        let mut after = None;
+        loop {
+            let names = match self.objects.list(&prefix, after.as_ref(), LISTING).await {
+                Ok(names) => names,
+                Err(problem) => {
+                    warn!(%problem, "a task's log cannot be listed; a part of it may be lost");
+                    return;
+                }
+            };
+            for object in &names {
+                let name = object.key.as_str().strip_prefix(&prefix).and_then(ChunkName::parse);
+                if let Some(name) = name.filter(|name| name.epoch == self.epoch) {
+                    self.seq = self.seq.max(name.seq + 1);
+                }
+            }
+            if names.len() < LISTING {
+                return;
+            }
+            after = names.last().map(|object| object.key.clone());
+        }
     }
 
     /// Writes what is left, as the last object.

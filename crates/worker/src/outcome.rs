@@ -3,7 +3,7 @@
 use gust_python_host::{
     Exit, Exited,
     messages::{
-        AwaitInputTask, DeferTask, EndState, FromTask, RescheduleTask, RetryTask, SucceedTask, TaskState,
+        AwaitInputTask, DeferTask, FromTask, RescheduleTask, RetryTask, SucceedTask, TaskState,
     },
 };
 use serde_json::{Map, Value, json};
@@ -176,19 +176,9 @@ fn signal_name(signal: i32) -> String {
     name.to_owned()
 }
 
-/// The state that a task said of itself, as the planner calls it.
-#[must_use]
-pub fn end_state(state: EndState) -> gust_model::TaskInstanceState {
-    match state {
-        EndState::Failed => gust_model::TaskInstanceState::Failed,
-        EndState::Skipped => gust_model::TaskInstanceState::Skipped,
-        EndState::Removed => gust_model::TaskInstanceState::Removed,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use gust_python_host::Usage;
+    use gust_python_host::{Usage, messages::EndState};
     use rstest::rstest;
 
     use super::*;

@@ -47,7 +47,7 @@ where
                     return Err(WorkerError::Outage { silent, last: problem });
                 }
                 warn!(%problem, "the metastore does not answer; trying again");
-                clock.sleep(wait.min(grace - silent)).await;
+                clock.sleep(wait.min(grace.saturating_sub(silent))).await;
                 wait = (wait * 2).min(LAST_WAIT);
             }
             other => return Err(other),
