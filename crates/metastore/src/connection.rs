@@ -34,11 +34,22 @@ pub(crate) struct SqlTx {
     /// Whether a statement failed. PostgreSQL then refuses all others and answers a commit as if nothing were wrong;
     /// SQLite would go on. Both end here the same way.
     is_broken: bool,
+    /// The texts of the statements and the types of their parameters, for tests that look at their plans.
+    #[cfg(test)]
+    texts: Option<std::collections::BTreeMap<String, Vec<&'static str>>>,
 }
 
 impl SqlTx {
     pub(crate) fn new(connection: Connection, mode: TxMode, clock: Arc<dyn Clock>, is_caching: bool) -> Self {
-        Self { connection, mode, clock, is_caching, is_broken: false }
+        Self {
+            connection,
+            mode,
+            clock,
+            is_caching,
+            is_broken: false,
+            #[cfg(test)]
+            texts: None,
+        }
     }
 
     pub(crate) fn dialect(&self) -> Dialect {
@@ -70,6 +81,8 @@ impl SqlTx {
         let dialect = self.dialect();
         self.ensure_whole()?;
         let (text, values) = statement.into_parts();
+        #[cfg(test)]
+        self.note_text(&text, &values);
         let text = AssertSqlSafe(text.into_owned());
         let done = match &mut self.connection {
             Connection::Sqlite(tx) => sqlx::query_with(text, sqlite_arguments(dialect, values)?)
@@ -102,6 +115,8 @@ impl SqlTx {
         let dialect = self.dialect();
         self.ensure_whole()?;
         let (text, values) = statement.into_parts();
+        #[cfg(test)]
+        self.note_text(&text, &values);
         let text = AssertSqlSafe(text.into_owned());
         let done = match &mut self.connection {
             Connection::Sqlite(tx) => sqlx::query_with(text, sqlite_arguments(dialect, values)?)
@@ -116,6 +131,33 @@ impl SqlTx {
                 .map(|done| done.rows_affected()),
         };
         done.map_err(|error| self.broken_by(error))
+    }
+
+    #[cfg(test)]
+    fn note_text(&mut self, text: &str, values: &[Value]) {
+        let Some(texts) = &mut self.texts else { return };
+        let types = values.iter().map(|value| match value {
+            Value::Flag(_) => "boolean",
+            Value::Int(_) => "bigint",
+            Value::Float(_) => "double precision",
+            Value::Text(_) => "text",
+            Value::Uuid(_) => "uuid",
+            Value::Time(_) => "timestamptz",
+            Value::Json(_) => "json",
+        });
+        texts.insert(text.to_owned(), types.collect());
+    }
+
+    /// Keeps the texts of statements from here on.
+    #[cfg(test)]
+    pub(crate) fn record_texts(&mut self) {
+        self.texts = Some(std::collections::BTreeMap::new());
+    }
+
+    /// The texts kept.
+    #[cfg(test)]
+    pub(crate) fn recorded_texts(&mut self) -> std::collections::BTreeMap<String, Vec<&'static str>> {
+        self.texts.take().unwrap_or_default()
     }
 
     fn ensure_whole(&self) -> Result<(), MetastoreError> {
@@ -313,7 +355,8 @@ impl<'r> Columns<'r> {
     /// A word out of a closed set that serde knows.
     pub(crate) fn word<T: serde::de::DeserializeOwned>(self, column: &str) -> Result<T, MetastoreError> {
         let text = self.get::<&str>(column)?;
-        let text: StrDeserializer<'_, serde::de::value::Error> = self.present(column, text)?.into_deserializer();
+        let text: StrDeserializer<'_, serde::de::value::Error> =
+            self.present(column, text)?.into_deserializer();
         T::deserialize(text).map_err(|error| self.bad(column, error))
     }
 
@@ -333,13 +376,14 @@ impl<'r> Columns<'r> {
 
     pub(crate) fn time_or_null(self, column: &str) -> Result<Option<Timestamp>, MetastoreError> {
         match self.row {
-            Row::Postgres(row) => row
-                .try_get::<Option<Timestamp>, _>(column)
-                .map_err(|error| self.bad(column, error)),
+            Row::Postgres(row) => {
+                row.try_get::<Option<Timestamp>, _>(column).map_err(|error| self.bad(column, error))
+            }
             Row::Sqlite(_) => {
                 let Some(microseconds) = self.get::<i64>(column)? else { return Ok(None) };
                 let time = Timestamp::from_timestamp_micros(microseconds);
-                let time = time.ok_or_else(|| self.bad(column, format_args!("{microseconds} µs is no date")))?;
+                let time =
+                    time.ok_or_else(|| self.bad(column, format_args!("{microseconds} µs is no date")))?;
                 Ok(Some(time))
             }
         }

@@ -143,7 +143,8 @@ fn parse_key(text: &str) -> Result<NamedKey, &'static str> {
     if bytes.len() != KEY_BYTES {
         return Err("what follows the colon is not 32 bytes");
     }
-    let cipher = XChaCha20Poly1305::new_from_slice(&bytes).map_err(|_| "what follows the colon is not 32 bytes")?;
+    let cipher =
+        XChaCha20Poly1305::new_from_slice(&bytes).map_err(|_| "what follows the colon is not 32 bytes")?;
     Ok(NamedKey { id: id.to_owned(), cipher })
 }
 
@@ -200,10 +201,8 @@ impl Cipher for Keyring {
             return Err(damaged());
         };
         let key = self.keys.iter().find(|key| key.id == key_id);
-        let key = key.ok_or_else(|| CipherError::UnknownKey {
-            place: place.to_owned(),
-            key_id: key_id.to_owned(),
-        })?;
+        let key = key
+            .ok_or_else(|| CipherError::UnknownKey { place: place.to_owned(), key_id: key_id.to_owned() })?;
         let bytes = STANDARD_NO_PAD.decode(encoded).map_err(|_| damaged())?;
         let (nonce, ciphertext) = bytes.split_at_checked(NONCE_BYTES).ok_or_else(damaged)?;
         let nonce = XNonce::try_from(nonce).map_err(|_| damaged())?;
@@ -248,14 +247,19 @@ mod tests {
         assert_eq!(rotated.open("p", &sealed).unwrap(), "x");
         assert!(rotated.seal("p", "x").unwrap().starts_with("g1:new:"));
         let forgotten = ring(&[NEW]).open("p", &sealed);
-        assert_eq!(forgotten, Err(CipherError::UnknownKey { place: "p".to_owned(), key_id: "old".to_owned() }));
+        assert_eq!(
+            forgotten,
+            Err(CipherError::UnknownKey { place: "p".to_owned(), key_id: "old".to_owned() })
+        );
     }
 
     #[test]
     fn damage_is_seen() {
         let ring = ring(&[NEW]);
         let sealed = ring.seal("p", "x").unwrap();
-        for broken in ["", "x", "g1", "g1:new", "g1:new:", "g1:new:!!", &sealed[..sealed.len() - 2], "g2:new:AAAA"] {
+        for broken in
+            ["", "x", "g1", "g1:new", "g1:new:", "g1:new:!!", &sealed[..sealed.len() - 2], "g2:new:AAAA"]
+        {
             assert!(matches!(ring.open("p", broken), Err(CipherError::Damaged { .. })), "{broken}");
         }
     }

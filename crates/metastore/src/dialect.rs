@@ -320,7 +320,9 @@ mod tests {
     #[test]
     fn question_marks_become_numbered_parameters_in_order() {
         let mut statement = statement(Dialect::Sqlite);
-        statement.add("SELECT a FROM b WHERE c = ? AND d < {now} ", values![1_i64]).add("LIMIT ? {lock}", values![2_u32]);
+        statement
+            .add("SELECT a FROM b WHERE c = ? AND d < {now} ", values![1_i64])
+            .add("LIMIT ? {lock}", values![2_u32]);
         let (text, values) = statement.into_parts();
         assert_eq!(text, "SELECT a FROM b WHERE c = $1 AND d < $2 LIMIT $3 ");
         assert_eq!(values.len(), 3);

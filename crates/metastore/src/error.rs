@@ -42,9 +42,7 @@ fn from_database(dialect: Dialect, error: &dyn DatabaseError) -> MetastoreError 
         ),
         // Connection exceptions, lack of resources (disk full, too many connections), operator intervention (admin
         // shutdown, starting up, cancelled statements), failures of its own files, and a standby's refusal to write.
-        Dialect::Postgres => {
-            matches!(code.get(..2), Some("08" | "53" | "57" | "58")) || code == "25006"
-        }
+        Dialect::Postgres => matches!(code.get(..2), Some("08" | "53" | "57" | "58")) || code == "25006",
     };
     if is_outage {
         return MetastoreError::Unavailable(message());

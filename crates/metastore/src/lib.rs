@@ -15,6 +15,8 @@ mod sqlite;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(all(test, feature = "testing"))]
+mod tests;
 mod wakeups;
 
 pub use crypto::{KeyError, Keyring};

@@ -126,10 +126,10 @@ impl TaskQueue for MetastoreQueue {
         // Listening begins before the first look, so that nothing falls between the two.
         let mut wakes = self.wakeups.listen();
         loop {
-            let found = self.take(queue, limit).await.map_err(|error| QueueError::Unavailable {
-                queue: queue.clone(),
-                source: Box::new(error),
-            })?;
+            let found = self
+                .take(queue, limit)
+                .await
+                .map_err(|error| QueueError::Unavailable { queue: queue.clone(), source: Box::new(error) })?;
             let left = deadline.saturating_sub(self.clock.monotonic());
             if !found.is_empty() || left.is_zero() {
                 return Ok(found.into_iter().map(delivery).collect());

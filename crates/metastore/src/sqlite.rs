@@ -63,7 +63,8 @@ impl SqliteStore {
             .connect_with(connect.pragma("cache_size", READER_CACHE).pragma("query_only", "on"))
             .await
             .map_err(failed)?;
-        let version = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(&reader).await.map_err(failed)?;
+        let version =
+            sqlx::query_scalar("SELECT sqlite_version()").fetch_one(&reader).await.map_err(failed)?;
         Ok(Self { writer, reader, version })
     }
 

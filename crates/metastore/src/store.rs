@@ -11,10 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use gust_model::record::Timestamp;
-use gust_ports::{
-    Clock, Metastore, MetastoreError, SystemClock, Tx,
-    metastore::TxMode,
-};
+use gust_ports::{Clock, Metastore, MetastoreError, SystemClock, Tx, metastore::TxMode};
 
 use crate::{
     connection::SqlTx,
@@ -141,6 +138,16 @@ impl SqlMetastore {
             Database::Sqlite(store) => store.close().await,
             Database::Postgres(store) => store.pool().close().await,
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn database(&self) -> &Database {
+        &self.database
+    }
+
+    #[cfg(test)]
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
     }
 
     async fn check_schema_once(&self) -> Result<(), MetastoreError> {

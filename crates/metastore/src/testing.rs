@@ -1,7 +1,7 @@
 //! Metastores for tests: fresh, migrated and empty each time, gone when dropped.
 //!
-//! PostgreSQL is started once a test process, on a free loopback port, as a user other than root; every test gets a
-//! database of its own, copied from a migrated template. Where its programs are missing a test says that it is skipped,
+//! PostgreSQL is started once a test process, or once a run of nextest, on a free loopback port, as a user other than
+//! root; every test gets a database of its own, copied from a migrated template. Where its programs are missing a test says that it is skipped,
 //! and fails under `CI`.
 
 mod server;
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::{Options, SqlMetastore};
 
-pub use server::{PostgresServer, postgres_url};
+pub use server::postgres_url;
 
 /// A metastore for one test.
 #[derive(Debug)]
@@ -26,6 +26,22 @@ pub struct Backend {
     pub url: String,
     /// Removed on drop.
     _folder: Option<TempDir>,
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        if !self.url.starts_with("postgres") {
+            return;
+        }
+        let url = std::mem::take(&mut self.url);
+        // A runtime cannot wait inside another one, so that a thread of its own waits; a database that stays is no
+        // failure, since it goes with the server.
+        let dropping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.map(|runtime| runtime.block_on(server::drop_database(&url)))
+        });
+        let _ = dropping.join();
+    }
 }
 
 /// A SQLite metastore in a folder of its own.

@@ -105,7 +105,8 @@ impl Wakeups for PgWakeups {
                 return;
             }
         };
-        let sent = sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(payload).execute(&self.pool).await;
+        let sent =
+            sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(payload).execute(&self.pool).await;
         if let Err(error) = sent {
             tracing::warn!(%error, "other processes were not woken; they look again by themselves");
         }

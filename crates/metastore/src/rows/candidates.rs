@@ -12,10 +12,7 @@ use super::{
     read_all,
     task_instance_columns::{TI_COLUMNS, read},
 };
-use crate::{
-    connection::SqlTx,
-    dialect::values,
-};
+use crate::{connection::SqlTx, dialect::values};
 
 impl SqlTx {
     /// Candidates in the order of the index of scheduled rows. `CROSS JOIN` keeps SQLite from beginning with another

@@ -24,10 +24,8 @@ fn add_guard(statement: &mut Statement, guard: &Guard) {
         Guard::ChangeSeq(seq) => statement.add(" AND change_seq = ?", values![seq]),
         Guard::State(state) => statement.add(" AND state = ?", values![state]),
         Guard::Epoch(state, epoch) => statement.add(" AND state = ? AND epoch = ?", values![state, epoch]),
-        Guard::Fence(epoch, attempt_id) => statement.add(
-            " AND state = 'running' AND epoch = ? AND lease_attempt_id = ?",
-            values![epoch, attempt_id],
-        ),
+        Guard::Fence(epoch, attempt_id) => statement
+            .add(" AND state = 'running' AND epoch = ? AND lease_attempt_id = ?", values![epoch, attempt_id]),
         Guard::LeaseExpired => statement.add(" AND state = 'running' AND lease_expires_at <= {now}", []),
         Guard::Any => statement,
     };

@@ -62,7 +62,11 @@ impl<'s> Conditions<'s> {
 }
 
 /// The `ORDER BY` of a page: its sort, then the row's identity.
-pub(super) fn order_of<S: Copy>(page: &Page<S>, column: impl Fn(S) -> &'static str, identity: &str) -> String {
+pub(super) fn order_of<S: Copy>(
+    page: &Page<S>,
+    column: impl Fn(S) -> &'static str,
+    identity: &str,
+) -> String {
     let mut order = String::new();
     for &(sort, direction) in &page.sort {
         let direction = match direction {

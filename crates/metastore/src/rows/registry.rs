@@ -37,7 +37,9 @@ fn dag_columns(dialect: Dialect) -> &'static str {
         };
     }
     match dialect {
-        Dialect::Sqlite => columns!("(SELECT json_group_array(t.tag) FROM dag_tag t WHERE t.dag_id = d.dag_id)"),
+        Dialect::Sqlite => {
+            columns!("(SELECT json_group_array(t.tag) FROM dag_tag t WHERE t.dag_id = d.dag_id)")
+        }
         Dialect::Postgres => columns!("(SELECT json_agg(t.tag) FROM dag_tag t WHERE t.dag_id = d.dag_id)"),
     }
 }
@@ -137,7 +139,9 @@ fn matching_dags(statement: &mut Statement, filter: &DagFilter, needs_last_run: 
     if !filter.tags_any.is_empty() {
         let tags = filter.tags_any.iter().map(String::as_str);
         let statement = conditions.and();
-        statement.raw("EXISTS (SELECT 1 FROM dag_tag t WHERE t.dag_id = d.dag_id AND t.tag IN ").text_set(tags);
+        statement
+            .raw("EXISTS (SELECT 1 FROM dag_tag t WHERE t.dag_id = d.dag_id AND t.tag IN ")
+            .text_set(tags);
         statement.raw(")");
     }
     for tag in &filter.tags_all {
@@ -299,7 +303,10 @@ impl RegistryRows for SqlTx {
         except: &[DagId],
     ) -> Result<Vec<DagId>, MetastoreError> {
         let mut statement = self.statement();
-        statement.add("UPDATE dag SET is_stale = ? WHERE NOT is_stale AND bundle_name = ?", values![true, bundle_name]);
+        statement.add(
+            "UPDATE dag SET is_stale = ? WHERE NOT is_stale AND bundle_name = ?",
+            values![true, bundle_name],
+        );
         if let Some(relative_fileloc) = relative_fileloc {
             statement.add(" AND relative_fileloc = ?", values![relative_fileloc]);
         }

@@ -288,7 +288,8 @@ impl RunRows for SqlTx {
         with_backfills: bool,
     ) -> Result<u64, MetastoreError> {
         let mut statement = self.statement();
-        statement.add("SELECT count(*) AS total FROM dag_run WHERE dag_id = ? AND state IN (", values![dag_id]);
+        statement
+            .add("SELECT count(*) AS total FROM dag_run WHERE dag_id = ? AND state IN (", values![dag_id]);
         statement.list(states.iter().copied()).raw(")");
         if !with_backfills {
             statement.raw(" AND run_type <> 'backfill'");
@@ -377,7 +378,8 @@ impl RunRows for SqlTx {
     async fn put_tallies(&mut self, tallies: &[TaskTally]) -> Result<(), MetastoreError> {
         for tallies in batches(tallies) {
             let mut statement = self.statement();
-            statement.raw("INSERT INTO task_tally (dag_run_id, task_id, expanded_length, own, upstream) VALUES ");
+            statement
+                .raw("INSERT INTO task_tally (dag_run_id, task_id, expanded_length, own, upstream) VALUES ");
             for (i, tally) in tallies.iter().enumerate() {
                 statement.raw(if i == 0 { "" } else { ", " }).add(
                     "(?, ?, ?, ?, ?)",

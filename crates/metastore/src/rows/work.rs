@@ -253,9 +253,7 @@ impl WorkRows for SqlTx {
                 started_at: r.time("started_at")?,
             })
         })?;
-        components.sort_by(|a, b| {
-            (a.kind, b.heartbeat_at, &a.name).cmp(&(b.kind, a.heartbeat_at, &b.name))
-        });
+        components.sort_by(|a, b| (a.kind, b.heartbeat_at, &a.name).cmp(&(b.kind, a.heartbeat_at, &b.name)));
         Ok(components)
     }
 

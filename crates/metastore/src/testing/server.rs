@@ -2,16 +2,15 @@
 
 use std::{
     env,
-    ffi::OsStr,
+    fs::File,
     net::{Ipv4Addr, TcpListener},
-    os::unix::{fs::MetadataExt as _, process::CommandExt as _},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
-use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 use crate::{Options, SqlMetastore};
@@ -22,23 +21,14 @@ const TEMPLATE: &str = "gust_template";
 /// How long the server may take to answer after its start.
 const START_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// A running server. Its processes end, and its folder goes, with the test process.
+/// A running server. It ends, and its folder goes, when the process that it serves is gone, however that went: the
+/// test process or, where every test is a process of its own, nextest's run.
 #[derive(Debug)]
-pub struct PostgresServer {
-    folder: TempDir,
+struct Server {
     port: u16,
-    server: Child,
 }
 
-impl Drop for PostgresServer {
-    fn drop(&mut self) {
-        // The watcher below ends the server in any case; here it is only sooner.
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
-}
-
-static SERVER: OnceCell<Option<PostgresServer>> = OnceCell::const_new();
+static SERVER: OnceCell<Option<Server>> = OnceCell::const_new();
 
 /// The URL of a fresh, migrated, empty database on this process's server; `None`, after saying why, where PostgreSQL
 /// is not installed.
@@ -47,7 +37,7 @@ static SERVER: OnceCell<Option<PostgresServer>> = OnceCell::const_new();
 /// If the server does not start, or under `CI` if PostgreSQL is not installed, which fails the test.
 #[expect(clippy::expect_used, reason = "a test that cannot set itself up has failed")]
 pub async fn postgres_url() -> Option<String> {
-    let server = SERVER.get_or_init(PostgresServer::start).await.as_ref()?;
+    let server = SERVER.get_or_init(Server::find_or_start).await.as_ref()?;
     let name = format!("test_{}", uuid::Uuid::new_v4().simple());
     let mut admin = PgConnection::connect(&server.url("postgres")).await.expect("the server answers");
     let create = format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}");
@@ -55,30 +45,71 @@ pub async fn postgres_url() -> Option<String> {
     Some(server.url(&name))
 }
 
-impl PostgresServer {
-    /// The URL of one of its databases.
-    #[must_use]
-    pub fn url(&self, database: &str) -> String {
+/// Removes a database that [`postgres_url`] made, connections to it or not.
+pub(super) async fn drop_database(url: &str) -> Result<(), sqlx::Error> {
+    let Some((server, name)) = url.rsplit_once('/') else { return Ok(()) };
+    let mut admin = PgConnection::connect(&format!("{server}/postgres")).await?;
+    admin.execute(AssertSqlSafe(format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"))).await?;
+    Ok(())
+}
+
+impl Server {
+    fn url(&self, database: &str) -> String {
         format!("postgres://gust@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// Its folder.
-    #[must_use]
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
-    #[expect(clippy::expect_used, clippy::print_stderr, reason = "a test helper speaks to whoever reads the test")]
-    async fn start() -> Option<Self> {
+    /// The server of this nextest run, started by whoever comes first, or one of this process's own.
+    #[expect(
+        clippy::expect_used,
+        clippy::print_stderr,
+        reason = "a test helper speaks to whoever reads the test"
+    )]
+    async fn find_or_start() -> Option<Self> {
         let Some(programs) = programs() else {
             let why = "PostgreSQL's initdb and postgres are neither on PATH nor in /usr/lib/postgresql/*/bin";
             assert!(env::var_os("CI").is_none(), "{why}, and CI is set");
             eprintln!("skipped: {why}");
             return None;
         };
-        let folder = tempfile::Builder::new().prefix("gust-postgres-").tempdir().expect("a folder for the server");
-        let user = unprivileged_user(folder.path());
-        let data = folder.path().join("data");
+        let (run, served) = match env::var("NEXTEST_RUN_ID") {
+            Ok(run) => (run, std::os::unix::process::parent_id()),
+            Err(_) => (uuid::Uuid::new_v4().to_string(), std::process::id()),
+        };
+        let folder = env::temp_dir().join(format!("gust-postgres-{run}"));
+        let user = unprivileged_user();
+        let lock = tokio::task::spawn_blocking({
+            let lock = folder.with_extension("lock");
+            move || {
+                let file = File::create(&lock)?;
+                file.lock()?;
+                Ok::<_, std::io::Error>((file, lock))
+            }
+        });
+        let (lock, lock_path) =
+            lock.await.expect("locking does not panic").expect("the server's lock is taken");
+        // Whoever removes the folder removes the lock too.
+        user.own(&lock_path);
+        let port_file = folder.join("port");
+        let started = std::fs::read_to_string(&port_file).ok().and_then(|port| port.parse().ok());
+        let server = match started {
+            Some(port) => Self { port },
+            None => {
+                let server = Self::start(&programs, &user, &folder, served).await;
+                std::fs::write(&port_file, server.port.to_string()).expect("the port is noted");
+                server
+            }
+        };
+        drop(lock);
+        Some(server)
+    }
+
+    #[expect(clippy::expect_used, reason = "a test that cannot set itself up has failed")]
+    async fn start(programs: &Path, user: &User, folder: &Path, served: u32) -> Self {
+        // What a process that was killed on the way left behind.
+        let _ = std::fs::remove_dir_all(folder);
+        std::fs::create_dir(folder).expect("a folder for the server");
+        user.own(folder);
+        let data = folder.join("data");
         let initdb = user
             .command(&programs.join("initdb"))
             .arg("--pgdata")
@@ -88,49 +119,57 @@ impl PostgresServer {
             .output()
             .expect("initdb runs");
         assert!(initdb.status.success(), "initdb: {}", String::from_utf8_lossy(&initdb.stderr));
-        let (port, server) = start_server(&programs, &user, folder.path(), &data).await;
-        let this = Self { folder, port, server };
-        let mut admin = PgConnection::connect(&this.url("postgres")).await.expect("the server answers");
-        admin.execute(AssertSqlSafe(format!("CREATE DATABASE {TEMPLATE}"))).await.expect("a template is made");
-        let store = SqlMetastore::connect(&this.url(TEMPLATE), Options::default()).await.expect("it answers");
+        let port = start_server(programs, user, folder, served).await;
+        let server = Self { port };
+        let mut admin = PgConnection::connect(&server.url("postgres")).await.expect("the server answers");
+        admin
+            .execute(AssertSqlSafe(format!("CREATE DATABASE {TEMPLATE}")))
+            .await
+            .expect("a template is made");
+        let store =
+            SqlMetastore::connect(&server.url(TEMPLATE), Options::default()).await.expect("it answers");
         store.migrate().await.expect("the schema is made");
         store.close().await;
-        Some(this)
+        server
     }
 }
 
+/// Runs the server and waits beside it: when the process that it serves is gone, or the server is, it ends the other
+/// and removes the folder.
+const WATCH: &str = r#"
+"$@" >>"$FOLDER/server.log" 2>&1 & server=$!
+lives() { [ -d "/proc/$1" ] || ps -p "$1" >/dev/null 2>&1; }
+while lives "$SERVED" && lives "$server"; do sleep 0.5; done
+if ! lives "$SERVED"; then kill -QUIT "$server"; wait "$server"; rm -rf "$FOLDER" "$FOLDER.lock"; fi
+"#;
+
 /// Starts the server on a port that was free a moment ago; should another process have taken it, on the next one.
-#[expect(clippy::expect_used, reason = "a test that cannot set itself up has failed")]
-async fn start_server(programs: &Path, user: &User, folder: &Path, data: &Path) -> (u16, Child) {
+#[expect(clippy::expect_used, clippy::panic, reason = "a test that cannot set itself up has failed")]
+async fn start_server(programs: &Path, user: &User, folder: &Path, served: u32) -> u16 {
     for _ in 0..5 {
         let port = free_port();
-        // The shell waits for the end of its input, which comes when this process is gone, however it went; statics
-        // are not dropped, and a server must not outlive its tests.
-        let script = "\"$@\" >>\"$LOG\" 2>&1 & server=$!\n\
-                      (while kill -0 $server 2>/dev/null; do sleep 1; done; kill -9 0) &\n\
-                      read -r _; kill -QUIT $server; wait $server; rm -rf \"$FOLDER\"; kill -9 0";
-        let mut command = user.command(OsStr::new("sh").as_ref());
+        let mut command = user.command(Path::new("sh"));
         command
-            .args(["-c", script, "gust-test-postgres"])
+            .args(["-c", WATCH, "gust-test-postgres"])
             .arg(programs.join("postgres"))
             .arg("-D")
-            .arg(data)
+            .arg(folder.join("data"))
             .args(["-p", &port.to_string()])
             .args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
             .args(["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"])
-            .args(["-c", "max_connections=200", "-c", "shared_buffers=32MB", "-c", "autovacuum=off"])
+            .args(["-c", "max_connections=300", "-c", "shared_buffers=64MB", "-c", "autovacuum=off"])
             .env("FOLDER", folder)
-            .env("LOG", folder.join("server.log"))
-            .stdin(Stdio::piped())
+            .env("SERVED", served.to_string())
+            .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0);
-        let mut server = command.spawn().expect("postgres starts");
-        if is_answering(&mut server, port).await {
-            return (port, server);
+        let mut watcher = command.spawn().expect("postgres starts");
+        if is_answering(&mut watcher, port).await {
+            return port;
         }
-        let _ = server.kill();
-        let _ = server.wait();
+        let _ = watcher.kill();
+        let _ = watcher.wait();
     }
     let log = std::fs::read_to_string(folder.join("server.log")).unwrap_or_default();
     panic!("PostgreSQL did not start: {log}")
@@ -171,6 +210,14 @@ fn programs() -> Option<PathBuf> {
 struct User(Option<(u32, u32)>);
 
 impl User {
+    /// Gives a folder to it.
+    #[expect(clippy::expect_used, reason = "a test that cannot set itself up has failed")]
+    fn own(&self, folder: &Path) {
+        if let Some((user, group)) = self.0 {
+            std::os::unix::fs::chown(folder, Some(user), Some(group)).expect("root may give its folder away");
+        }
+    }
+
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.env("LC_ALL", "C").current_dir("/");
@@ -181,10 +228,9 @@ impl User {
     }
 }
 
-/// Root gives the folder to the user `postgres`, or to `nobody`, and runs the server as that one.
-#[expect(clippy::expect_used, reason = "a test that cannot set itself up has failed")]
-fn unprivileged_user(folder: &Path) -> User {
-    if std::fs::metadata(folder).expect("the folder exists").uid() != 0 {
+/// PostgreSQL refuses root, who therefore runs the server as the user `postgres`, or as `nobody`.
+fn unprivileged_user() -> User {
+    if !nix::unistd::geteuid().is_root() {
         return User(None);
     }
     let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
@@ -195,7 +241,5 @@ fn unprivileged_user(folder: &Path) -> User {
             (account == name).then(|| Some((user.parse().ok()?, group.parse().ok()?)))?
         })
     };
-    let (user, group) = account("postgres").or_else(|| account("nobody")).unwrap_or((65534, 65534));
-    std::os::unix::fs::chown(folder, Some(user), Some(group)).expect("root may give its folder away");
-    User(Some((user, group)))
+    User(Some(account("postgres").or_else(|| account("nobody")).unwrap_or((65534, 65534))))
 }
