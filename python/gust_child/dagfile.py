@@ -70,13 +70,15 @@ def preparse(bundle_path: Path, bundle_name: str, rel_path: str) -> str | None:
     """Import a file once for the children to come. Returns why that must not be done, or None.
 
     A file which asks for a Variable or Connection while imported would freeze the answer for all its tasks;
-    one that starts threads cannot be forked from; one that fails must fail in each child, with its own log.
+    one that starts threads cannot be forked from; a connection to a database or a service must not be shared;
+    one that fails must fail in each child, with its own log.
     """
     from airflow.sdk.execution_time import task_runner
 
     stand_in = _NoSupervisor()
     task_runner.SUPERVISOR_COMMS = stand_in
     file = str(bundle_path / rel_path)
+    before = osproc.connections()
     importer = PythonDagImporter()
     try:
         result = importer.import_file(file, bundle_path=bundle_path, bundle_name=bundle_name, safe_mode=False)
@@ -90,5 +92,7 @@ def preparse(bundle_path: Path, bundle_name: str, rel_path: str) -> str | None:
         return f"does not import: {result.errors[0].message}"
     if (threads := osproc.thread_count()) != 1:
         return f"starts threads while it is imported ({threads} are running)"
+    if osproc.connections() - before:
+        return "opens a connection, pipe or event loop while it is imported"
     get_importer_registry().register(PreparsedImporter(file, result))
     return None

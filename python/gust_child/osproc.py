@@ -41,6 +41,18 @@ def thread_count() -> int:
     return threading.active_count()
 
 
+def connections() -> set[str]:
+    """Open sockets, pipes and event loops of this process, where the system tells."""
+    found = set()
+    if sys.platform == "linux":
+        for entry in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):
+                target = str(entry.readlink())
+                if target.startswith(("socket:", "pipe:", "anon_inode:")):
+                    found.add(target)
+    return found
+
+
 def kill_group(pid: int, number: int) -> None:
     """Signal a child's process group, or the child alone before it has made its group."""
     try:

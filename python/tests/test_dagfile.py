@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from pathlib import Path
 from textwrap import dedent
@@ -54,11 +55,24 @@ def test_a_file_that_swallows_the_refusal_may_not(tmp_path: Path) -> None:
 
 
 def test_a_file_that_starts_a_thread_may_not(tmp_path: Path) -> None:
-    done = threading.Event()
-    text = "import threading; threading.Thread(target=threading.Event().wait, args=(5,), daemon=True).start()"
+    text = (
+        "import threading; DONE = threading.Event(); threading.Thread(name='lab', target=DONE.wait).start()"
+    )
     refused = preparse(tmp_path, text + DAG)
-    done.set()
+    (module,) = (
+        module for name, module in sys.modules.items() if name.endswith("_one") and hasattr(module, "DONE")
+    )
+    module.DONE.set()
+    for thread in threading.enumerate():
+        if thread.name == "lab":
+            thread.join()
     assert "threads" in (refused or "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what is open")
+def test_a_file_that_opens_a_connection_may_not(tmp_path: Path) -> None:
+    refused = preparse(tmp_path, "import socket; KEPT = socket.socketpair()" + DAG)
+    assert "connection" in (refused or "")
 
 
 def test_files_are_listed_as_airflow_would(tmp_path: Path) -> None:

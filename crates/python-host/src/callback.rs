@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::control::Kind;
+use crate::host::absolute;
 use crate::messages::{DagCallbackRequest, EmailRequest, TaskCallbackRequest};
 use crate::{Child, Error, Host};
 
@@ -53,8 +54,8 @@ impl Host {
         let SpawnCallbacks { bundle_path, bundle_name, rel_path, requests, env } = callbacks;
         let first = json!({
             "type": "DagFileParseRequest",
-            "file": bundle_path.join(&rel_path),
-            "bundle_path": bundle_path,
+            "file": absolute(&bundle_path)?.join(&rel_path),
+            "bundle_path": absolute(&bundle_path)?,
             "bundle_name": bundle_name,
             "callback_requests": requests,
         });

@@ -152,7 +152,8 @@ impl Host {
     ///
     /// # Errors
     /// [`Error::Io`] where the home folder cannot be written.
-    pub fn new(config: HostConfig) -> Result<Self, Error> {
+    pub fn new(mut config: HostConfig) -> Result<Self, Error> {
+        config.home = absolute(&config.home)?;
         let home = &config.home;
         let airflow_home = home.join("airflow");
         std::fs::create_dir_all(&airflow_home)
@@ -180,7 +181,7 @@ impl Host {
     pub async fn spawn_task(&self, task: SpawnTask) -> Result<Child, Error> {
         let SpawnTask { bundle_path, mut startup, env } = task;
         let key = FileKey {
-            bundle_path,
+            bundle_path: absolute(&bundle_path)?,
             bundle_name: startup.bundle_info.name.clone(),
             rel_path: startup.dag_rel_path.clone(),
         };
@@ -222,7 +223,11 @@ impl Host {
             kind,
             env,
             bundle_name: bundle_name.to_owned(),
-            bundle_path: path_text(bundle_path)?,
+            bundle_path: if bundle_path.as_os_str().is_empty() {
+                String::new()
+            } else {
+                path_text(&absolute(bundle_path)?)?
+            },
             rel_path: rel_path.to_owned(),
         };
         let base = self.base().await?;
@@ -430,6 +435,11 @@ async fn end_idle_zygotes(inner: Weak<Inner>) {
         // A slot somebody holds right now is about to be used.
         files.retain(|_, slot| Arc::strong_count(slot) > 1 || !slot.is_idle(limit));
     }
+}
+
+/// Children have working directories of their own.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    std::path::absolute(path).map_err(Error::io(format!("finding {}", path.display())))
 }
 
 fn path_text(path: &Path) -> Result<String, Error> {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::control::Kind;
+use crate::host::absolute;
 use crate::messages::{FromTask, Reply};
 use crate::{Answers, Child, Error, Event, Exit, Host, Request, Signal};
 
@@ -168,7 +169,7 @@ impl Parse {
         // Files that were found by the heuristic, and named by us after a restart, pass it again.
         let order = json!({
             "type": "GustParse",
-            "bundle_path": bundle_path,
+            "bundle_path": absolute(bundle_path)?,
             "bundle_name": bundle_name,
             "safe_mode": safe_mode,
             "files": self.left,
