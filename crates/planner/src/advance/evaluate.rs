@@ -48,6 +48,8 @@ pub(super) enum Outcome {
     Expands(u32),
     /// Its task has this many instances now, other than when it was expanded; it is looked at again after that.
     Resizes(u32),
+    /// It would be skipped, but not yet: something before it is still under way and may fail.
+    Holds,
 }
 
 /// What in a pass makes parts of the evaluation worth doing that otherwise cannot have changed.
@@ -116,7 +118,7 @@ pub(super) fn evaluate(
     // All are evaluated before the first missing fact ends it, so that one round of questions asks for all.
     let outcomes: Vec<_> = indexes
         .into_iter()
-        .map(|index| evaluate_instance(view, task, index, &side).map(|it| (index, it)))
+        .map(|index| evaluate_instance(view, occasion, task, index, &side).map(|it| (index, it)))
         .collect();
     let mut decided = Vec::new();
     for outcome in outcomes {
@@ -152,6 +154,7 @@ pub(super) fn is_due(state: TaskInstanceState, due_at: Option<Timestamp>, now: T
 
 fn evaluate_instance(
     view: &View<'_>,
+    occasion: &Occasion<'_>,
     task: TaskIndex,
     index: MapIndex,
     side: &SideDeps,
@@ -164,7 +167,8 @@ fn evaluate_instance(
     };
     let mut is_blocked = !is_met;
     // A skip that was decided earlier outweighs what the trigger rule says, as it did when it was decided.
-    if (is_met || side.skip || becomes.is_some()) && is_told_to_skip(view, task, index)? {
+    let is_told = (is_met || side.skip || becomes.is_some()) && is_told_to_skip(view, task, index)?;
+    if is_told {
         becomes = Some(TaskInstanceState::Skipped);
         is_blocked = true;
     }
@@ -177,6 +181,14 @@ fn evaluate_instance(
         }
     }
     if let Some(state) = becomes {
+        if verdict == RuleVerdict::Becomes(TaskInstanceState::Skipped) && may_still_fail(view, task)? {
+            let held_until = view.ledger.row(task, index).and_then(|row| row.now.due_at);
+            match held_until {
+                None if !is_told => return Ok(Some(Outcome::Holds)),
+                Some(until) if until > occasion.now && !is_told => return Ok(None),
+                _ => {}
+            }
+        }
         return Ok(Some(Outcome::Becomes(state)));
     }
     if is_blocked || !view.past_allows(task)? {
@@ -195,6 +207,25 @@ fn evaluate_instance(
         (true, Some(count)) if view.tally(task)?.expanded_length == Some(count) => Outcome::Runs,
         (true, Some(count)) => Outcome::Resizes(count),
     }))
+}
+
+/// Whether a task that asks for all upstreams' success and is to be skipped could still come to fail with one of them
+/// that is under way. Which of the two it is depends on what is seen first. Airflow sees ends in passes of its
+/// scheduler, about a second apart, and one step of a chain of skips in each; here such chains take no time, so without
+/// a little patience a skip would overtake failures that Airflow sees together with its cause.
+fn may_still_fail(view: &View<'_>, task: TaskIndex) -> Fact<bool> {
+    if view.dag.task(task).trigger_rule != TriggerRule::AllSuccess {
+        return Ok(false);
+    }
+    let mut missing = None;
+    let mut is_under_way = false;
+    for &upstream in &view.dag.links(task).upstream {
+        match view.tally(upstream) {
+            Ok(tally) => is_under_way |= tally.own.keys().any(|state| state.is_under_way()),
+            Err(error) => missing = Some(error),
+        }
+    }
+    missing.map_or(Ok(is_under_way), Err)
 }
 
 /// What setups and the trigger rule say (`airflow/ti_deps/deps/trigger_rule_dep.py`).

@@ -17,6 +17,7 @@ mod wave;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use chrono::TimeDelta;
 use gust_model::{
     DagRunState, MapIndex, TaskInstanceState,
     dag::{Dag, TaskIndex},
@@ -37,9 +38,18 @@ use crate::{
 };
 
 /// What a pass may be told beside facts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct AdvanceSettings {}
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AdvanceSettings {
+    /// How long a task that asks for the success of all before it, one of which was skipped, waits for others of them
+    /// that are under way, since one that fails outweighs the skip. Airflow's scheduler takes about as long to see it.
+    pub skip_grace: TimeDelta,
+}
+
+impl Default for AdvanceSettings {
+    fn default() -> Self {
+        Self { skip_grace: TimeDelta::seconds(1) }
+    }
+}
 
 /// What a pass says when it is asked how far it is.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,6 +84,9 @@ pub struct Advance<'a> {
     dag: &'a Dag,
     run: DagRun,
     now: Timestamp,
+    settings: AdvanceSettings,
+    /// The earliest end of a grace that this pass gave.
+    held_until: Option<Timestamp>,
     fresh_id: Box<dyn FnMut() -> Uuid + Send + 'a>,
     phase: Phase,
     changed_rows: Vec<TaskInstance>,
@@ -118,7 +131,7 @@ impl<'a> Advance<'a> {
         run: DagRun,
         changed: Vec<TaskInstance>,
         now: Timestamp,
-        _settings: AdvanceSettings,
+        settings: AdvanceSettings,
         fresh_id: impl FnMut() -> Uuid + Send + 'a,
     ) -> Self {
         let ledger = Ledger::new(run.id, run.unfinished_count, run.under_way_count);
@@ -126,6 +139,8 @@ impl<'a> Advance<'a> {
             dag,
             run,
             now,
+            settings,
+            held_until: None,
             fresh_id: Box::new(fresh_id),
             phase: Phase::Begin,
             changed_rows: changed,
@@ -209,6 +224,10 @@ impl<'a> Advance<'a> {
         } else {
             let changed = std::mem::take(&mut self.changed_rows);
             self.account_changed(changed);
+            // A grace is over: it is not noted whose.
+            if self.run.due_at.is_some_and(|due| due <= self.now) {
+                self.look_at_everything();
+            }
         }
         self.remove_orphans();
         let is_early = self.run.logical_date.is_some_and(|date| date > self.now);
@@ -484,7 +503,12 @@ impl<'a> Advance<'a> {
         let end = ledger.finish();
         let is_over = self.ended.is_some() || self.run.state.is_finished();
         let waits_for_date = self.run.logical_date.filter(|date| *date > self.now);
-        let due_at = if is_over { None } else { self.time_limit().into_iter().chain(waits_for_date).min() };
+        let earlier = self.run.due_at.filter(|due| *due > self.now);
+        let due_at = if is_over {
+            None
+        } else {
+            self.time_limit().into_iter().chain(waits_for_date).chain(self.held_until).chain(earlier).min()
+        };
         let state = match self.ended {
             Some(RunEnd::Success) => DagRunState::Success,
             Some(_) => DagRunState::Failed,

@@ -55,6 +55,7 @@ impl Advance<'_> {
             match outcome {
                 Outcome::Becomes(state) => self.become_state(task, index, state),
                 Outcome::Runs => self.run_instance(task, index),
+                Outcome::Holds => self.hold(task, index),
                 Outcome::Expands(count) => self.expand(task, count),
                 Outcome::Resizes(count) => {
                     if resized.insert(task) {
@@ -64,6 +65,15 @@ impl Advance<'_> {
             }
         }
         Ok(())
+    }
+
+    /// An instance is to be skipped unless something before it fails within the grace.
+    fn hold(&mut self, task: TaskIndex, index: MapIndex) {
+        let until = self.now + self.settings.skip_grace;
+        if let Some(row) = self.ledger.row_mut(task, index) {
+            row.edit().due_at = Some(until);
+        }
+        self.held_until = self.held_until.into_iter().chain([until]).min();
     }
 
     /// An instance comes to a state in which it is over.
