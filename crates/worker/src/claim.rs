@@ -147,9 +147,10 @@ async fn gather(
     epoch: Epoch,
     asked_at: std::time::Duration,
 ) -> Result<Claimed, WorkerError> {
-    let run = tx.dag_run_by_id(task_instance.dag_run_id).await?.ok_or_else(|| WorkerError::Missing {
-        what: format!("run of task instance {}", task_instance.id),
-    })?;
+    let run = tx
+        .dag_run_by_id(task_instance.dag_run_id)
+        .await?
+        .ok_or_else(|| WorkerError::Missing { what: format!("run of task instance {}", task_instance.id) })?;
     let dag = dags.get(tx, task_instance.dag_version_id).await?;
     let record = tx
         .dag(&run.dag_id)

@@ -2,9 +2,7 @@
 
 use gust_python_host::{
     Exit, Exited,
-    messages::{
-        AwaitInputTask, DeferTask, FromTask, RescheduleTask, RetryTask, SucceedTask, TaskState,
-    },
+    messages::{AwaitInputTask, DeferTask, FromTask, RescheduleTask, RetryTask, SucceedTask, TaskState},
 };
 use serde_json::{Map, Value, json};
 

@@ -66,12 +66,7 @@ impl Waker {
         dags: &Arc<DagCache>,
         attempt_id: AttemptId,
     ) -> Self {
-        Self {
-            services: services.clone(),
-            config: Arc::clone(config),
-            dags: Arc::clone(dags),
-            attempt_id,
-        }
+        Self { services: services.clone(), config: Arc::clone(config), dags: Arc::clone(dags), attempt_id }
     }
 
     /// Moves the waiting task on and removes the trigger. Nothing is written if the trigger is not ours any more, or
@@ -136,7 +131,8 @@ impl Waker {
     ) -> Result<TaskInstancePatch, WorkerError> {
         let claimed = Claimed::of_waiting(tx, &self.services, &self.dags, ti, self.attempt_id).await?;
         let ended = end_of_try(ti, outcome, Some(&claimed.dag), claimed.run.logical_date, now);
-        let EndedTry { state, end_date, due_at, retry_delay_override, retry_reason, history, callback } = ended;
+        let EndedTry { state, end_date, due_at, retry_delay_override, retry_reason, history, callback } =
+            ended;
         if let Some(history) = &history {
             tx.insert_try(history).await?;
         }

@@ -60,7 +60,8 @@ impl TriggerLogs {
 
     /// Takes a line to the trigger that it names.
     pub(crate) fn push(&mut self, line: &[u8]) {
-        let number = serde_json::from_slice::<Value>(line).ok().and_then(|line| line.get("trigger_id")?.as_i64());
+        let number =
+            serde_json::from_slice::<Value>(line).ok().and_then(|line| line.get("trigger_id")?.as_i64());
         match number.and_then(|number| self.open.get_mut(&number)) {
             Some(log) => log.writer.logged(line),
             None => debug!(target: "gust_worker::triggers", "{}", String::from_utf8_lossy(line)),

@@ -369,7 +369,9 @@ impl Triggerer {
             FromChild::Report(TriggerReport::LoopBlocked { seconds }) => {
                 warn!(seconds, "a trigger held up all others: it blocks the event loop");
             }
-            FromChild::Report(TriggerReport::Exited(exited)) => debug!(?exited, "a process of triggers ended"),
+            FromChild::Report(TriggerReport::Exited(exited)) => {
+                debug!(?exited, "a process of triggers ended")
+            }
             FromChild::Gone { key, generation } => self.restart(&key, generation).await,
         }
     }
@@ -380,8 +382,12 @@ impl Triggerer {
             return;
         }
         self.children.remove(key);
-        let numbers: Vec<i64> =
-            self.running.iter().filter(|(_, running)| running.child == *key).map(|(&number, _)| number).collect();
+        let numbers: Vec<i64> = self
+            .running
+            .iter()
+            .filter(|(_, running)| running.child == *key)
+            .map(|(&number, _)| number)
+            .collect();
         if numbers.is_empty() {
             return;
         }
