@@ -1,6 +1,8 @@
 //! What every metastore does, whatever database it stands on: one behaviour a function, run on each backend, so that a
 //! test is named `claims::claim_of_an_old_epoch_finds_nothing::postgres`.
 
+#![expect(clippy::unwrap_used, reason = "A metastore that fails where it must not fails the test.")]
+
 mod admission;
 mod assets;
 mod backend;

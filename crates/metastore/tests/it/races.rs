@@ -84,7 +84,7 @@ async fn renew(backend: &Backend, row: &TaskInstance, attempt: AttemptId) {
 }
 
 /// A reaper locks expired leases and ends what it holds; every third time it lets go instead.
-async fn reap(backend: &Backend, row: &TaskInstance, turn: usize, ends: &Ends) {
+async fn reap(backend: &Backend, turn: usize, ends: &Ends) {
     let reaped =
         transact::<Vec<(TaskInstanceId, Epoch)>, MetastoreError>(&*backend.store, TxMode::Write, |tx| {
             Box::pin(async move {
@@ -114,7 +114,6 @@ async fn reap(backend: &Backend, row: &TaskInstance, turn: usize, ends: &Ends) {
         idle.lock_expired_leases(Duration::ZERO, 1).await.unwrap();
         drop(idle);
     }
-    let _ = row;
 }
 
 /// Somebody claims the try although it was claimed: the hint came twice.
@@ -150,7 +149,7 @@ async fn no_epoch_has_two_ends_when_reaper_and_workers_race(backend: &Backend) {
             match round % 3 {
                 0 => {
                     tokio::join!(
-                        reap(backend, &row, round, &ends),
+                        reap(backend, round, &ends),
                         renew(backend, &row, attempt),
                         finish(backend, &row, attempt, &ends),
                         claim_again(backend, &row),
@@ -159,7 +158,7 @@ async fn no_epoch_has_two_ends_when_reaper_and_workers_race(backend: &Backend) {
                 1 => {
                     tokio::join!(
                         finish(backend, &row, attempt, &ends),
-                        reap(backend, &row, round, &ends),
+                        reap(backend, round, &ends),
                         renew(backend, &row, attempt),
                     );
                 }
@@ -170,7 +169,7 @@ async fn no_epoch_has_two_ends_when_reaper_and_workers_race(backend: &Backend) {
                             renew(backend, &row, attempt).await;
                             finish(backend, &row, attempt, &ends).await;
                         },
-                        reap(backend, &row, round, &ends),
+                        reap(backend, round, &ends),
                     );
                 }
             }

@@ -19,6 +19,8 @@ mod secrets;
 mod table;
 mod tables;
 mod task_instances;
+#[cfg(test)]
+mod tests;
 mod transaction;
 mod wakeups;
 mod work;
