@@ -49,7 +49,8 @@ class Zygote:
 
     def serve(self) -> NoReturn:
         """Work until the owner goes."""
-        gc.collect()
+        # What lives now lives as long as the zygote. A collector that looks at it in a child, or in a zygote
+        # below, would unshare every page.
         gc.freeze()
         control = self._control.fileno()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -191,7 +192,6 @@ def _serve_file(order: wire.Fork, control_fd: int) -> NoReturn:
     from gust_child import dagfile
 
     control = socket.socket(fileno=control_fd)
-    gc.unfreeze()
     try:
         _bundle_environment(order)
         refused = dagfile.preparse(Path(order.bundle_path), order.bundle_name, order.rel_path)
@@ -259,6 +259,7 @@ def main() -> NoReturn:
     dagfile.let_segfaults_kill()
     # Bundles are immutable and watched: no __pycache__ of ours may appear in them.
     sys.dont_write_bytecode = True
+    gc.collect()
     zygote = Zygote(control)
     zygote.announce()
     zygote.serve()

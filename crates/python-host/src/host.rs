@@ -36,7 +36,8 @@ pub struct HostConfig {
     pub file_zygote_max_forks: u32,
     /// A file zygote without work for this long ends.
     pub file_zygote_idle: Duration,
-    /// File zygotes kept at once; beyond it the one used least recently ends.
+    /// File zygotes kept at once. Beyond it the one used least recently makes room, if it has not been used for some
+    /// seconds; else tasks of further files import for themselves.
     pub file_zygotes_max: usize,
     /// How long the import of a DAG file may take in a file zygote; beyond it each task imports for itself.
     pub preparse_limit: Duration,
@@ -60,7 +61,7 @@ impl HostConfig {
             file_zygote_max_age: Duration::from_mins(1),
             file_zygote_max_forks: 1_000,
             file_zygote_idle: Duration::from_mins(1),
-            file_zygotes_max: 16,
+            file_zygotes_max: 32,
             preparse_limit: Duration::from_secs(45),
             start_limit: Duration::from_mins(2),
             drain_limit: Duration::from_secs(2),
@@ -89,6 +90,9 @@ pub fn inherited_env() -> BTreeMap<String, String> {
         .filter(|(name, _)| !HIDDEN.iter().any(|hidden| name.starts_with(hidden)))
         .collect()
 }
+
+/// A file zygote used within this time keeps its place.
+const RECENT: Duration = Duration::from_secs(5);
 
 /// A task to run.
 #[derive(Debug, Clone)]
@@ -328,7 +332,7 @@ impl Host {
     /// The file's zygote, started where there is none, or `None` where the file must be imported by each task.
     async fn file_zygote(&self, key: &FileKey) -> Result<Option<Arc<Zygote>>, Error> {
         let config = &self.inner.config;
-        let slot = self.slot(key);
+        let Some(slot) = self.slot(key) else { return Ok(None) };
         let mut state = slot.state.lock().await;
         slot.touch();
         match &mut *state {
@@ -353,21 +357,25 @@ impl Host {
         Ok(Some(zygote))
     }
 
-    fn slot(&self, key: &FileKey) -> Arc<Slot> {
+    /// The file's place, unless all are taken by files that are in use as well: starting zygotes only to end them again
+    /// costs more than importing in the task.
+    fn slot(&self, key: &FileKey) -> Option<Arc<Slot>> {
         let mut files = self.inner.files.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = files.get(key) {
-            return Arc::clone(slot);
+            return Some(Arc::clone(slot));
         }
-        while files.len() >= self.inner.config.file_zygotes_max.max(1) {
-            let oldest = files.iter().min_by_key(|(_, slot)| slot.last_used()).map(|(key, _)| key.clone());
-            if let Some(oldest) = oldest {
-                files.remove(&oldest);
+        if files.len() >= self.inner.config.file_zygotes_max.max(1) {
+            let (oldest, slot) = files.iter().min_by_key(|(_, slot)| slot.last_used())?;
+            if slot.last_used().elapsed() < RECENT {
+                return None;
             }
+            let oldest = oldest.clone();
+            files.remove(&oldest);
         }
         let slot =
             Arc::new(Slot { state: AsyncMutex::new(SlotState::Empty), used: Mutex::new(Instant::now()) });
         files.insert(key.clone(), Arc::clone(&slot));
-        slot
+        Some(slot)
     }
 
     async fn start_file_zygote(&self, key: &FileKey) -> Result<Option<Arc<Zygote>>, Error> {

@@ -165,3 +165,12 @@ async fn a_child_may_ask_for_its_log_channel_again() {
     assert!(story.log.contains("through the new one"), "{story:#?}");
     assert_eq!(story.kinds().last(), Some(&"SucceedTask"));
 }
+
+#[tokio::test]
+async fn with_all_places_taken_further_files_still_run() {
+    let Some(lab) = Lab::with(|config| config.file_zygotes_max = 1).await else { return };
+    for name in ["one", "two", "three"] {
+        lab.dag(name, "", "@task\ndef work():\n    return 1\nwork()");
+        assert_eq!(serve(lab.task(name, "work").await).await.kinds().last(), Some(&"SucceedTask"));
+    }
+}
