@@ -10,6 +10,7 @@ mod call;
 mod endpoint;
 mod error;
 mod inputs;
+mod mask;
 mod openapi;
 mod server;
 mod state;

@@ -3,6 +3,7 @@ import { morphChildren } from "./morph.js";
 import { startLog } from "./log.js";
 
 const main = document.querySelector("main");
+const csrf = document.querySelector("meta[name=csrf]").content;
 
 // ---- Messages ----
 let toastTimer = 0;
@@ -33,7 +34,7 @@ async function call(method, path, body) {
   const response = await fetch(path, {
     method,
     credentials: "same-origin",
-    headers: { "Content-Type": "application/json", "X-Gust-Csrf": "1", Accept: "application/json" },
+    headers: { "Content-Type": "application/json", "X-Gust-Csrf": csrf, Accept: "application/json" },
     body: body === undefined ? undefined : JSON.stringify(body),
   });
   const text = await response.text();

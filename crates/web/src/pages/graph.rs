@@ -1,0 +1,216 @@
+//! A DAG's graph as a picture.
+
+use std::fmt::Write as _;
+
+use gust_model::dag::{Dag, GroupIndex, TaskIndex};
+use maud::{Markup, html};
+
+use super::{
+    layout::{Layout, Node, Point, lay_out},
+    reads::Cells,
+    view::Stated as _,
+};
+
+const HEIGHT: f64 = 36.0;
+/// A label longer than this is cut; the whole of it is in the title.
+const MAX_LABEL: usize = 30;
+
+/// A box around a group's tasks.
+struct GroupBox<'d> {
+    label: &'d str,
+    left: f64,
+    top: f64,
+    width: f64,
+    height: f64,
+    depth: usize,
+}
+
+/// The groups around a task, the outermost first, without the root.
+fn clusters(dag: &Dag, group: GroupIndex) -> Vec<usize> {
+    let mut found = Vec::new();
+    let mut current = group;
+    while let Some(parent) = dag.group(current).parent {
+        found.push(current.0 as usize);
+        current = parent;
+    }
+    found.reverse();
+    found
+}
+
+fn cut(text: &str) -> String {
+    if text.chars().count() <= MAX_LABEL {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(MAX_LABEL - 1).collect();
+    short.push('…');
+    short
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Labels are short.")]
+fn width_of(label: &str) -> f64 {
+    (label.chars().count() as f64 * 6.9 + 30.0).max(96.0)
+}
+
+/// The last part of a task's id: the groups around it are drawn.
+pub(super) fn short_name(dag: &Dag, task: TaskIndex) -> &str {
+    let task = dag.task(task);
+    if let Some(name) = task.display_name.as_deref() {
+        return name;
+    }
+    let id = task.task_id.as_str();
+    let group = dag.group(task.group);
+    group
+        .group_id
+        .as_deref()
+        .filter(|_| group.prefix_group_id)
+        .and_then(|group| id.strip_prefix(group)?.strip_prefix('.'))
+        .unwrap_or(id)
+}
+
+/// The picture, coloured by a run's cells where there is one; `address` is where a task leads to.
+pub(super) fn picture(
+    dag: &Dag,
+    cells: Option<&Cells>,
+    address: impl Fn(TaskIndex) -> Option<String>,
+) -> Markup {
+    let tasks: Vec<TaskIndex> = dag.task_indexes().collect();
+    let labels: Vec<String> = tasks.iter().map(|&task| cut(short_name(dag, task))).collect();
+    let nodes: Vec<Node> = tasks
+        .iter()
+        .zip(&labels)
+        .map(|(&task, label)| Node {
+            width: width_of(label),
+            height: HEIGHT,
+            clusters: clusters(dag, dag.task(task).group),
+        })
+        .collect();
+    let edges: Vec<(usize, usize)> = tasks
+        .iter()
+        .flat_map(|&task| dag.links(task).downstream.iter().map(move |to| (task.at(), to.at())))
+        .collect();
+    let layout = lay_out(&nodes, &edges);
+    let boxes = group_boxes(dag, &nodes, &layout);
+    let (width, height) = (layout.width.ceil(), layout.height.ceil());
+    html! {
+        div.gr tabindex="0" role="group" aria-label="Graph of tasks" {
+            svg width=(width) height=(height) viewBox={ "0 0 " (width) " " (height) } role="img" aria-label="Tasks and what they wait for" {
+                defs {
+                    marker #arrow viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto" {
+                        path.arrow d="M0 0 8 4 0 8z" {}
+                    }
+                }
+                @for group in &boxes {
+                    rect.group x=(group.left) y=(group.top) width=(group.width) height=(group.height) rx="8" {}
+                    text.grouplabel x=(group.left + 8.0) y=(group.top + 13.0) { (group.label) }
+                }
+                @for points in &layout.edges { path.edge d=(curve(points)) marker-end="url(#arrow)" {} }
+                @for (&task, label) in tasks.iter().zip(&labels) {
+                    (node(dag, task, label, &nodes[task.at()], layout.nodes[task.at()], cells, address(task)))
+                }
+            }
+        }
+    }
+}
+
+fn node(
+    dag: &Dag,
+    index: TaskIndex,
+    label: &str,
+    size: &Node,
+    at: Point,
+    cells: Option<&Cells>,
+    address: Option<String>,
+) -> Markup {
+    let task = dag.task(index);
+    let cell = cells.and_then(|cells| cells.get(&task.task_id));
+    let class = cell.map_or("plain", |cell| cell.state().class());
+    let kind = task.operator_name.as_deref().unwrap_or(&task.task_type);
+    let below = match cell {
+        Some(cell) if cell.is_mapped => format!("{} × {}", cell.state().name(), cell.total()),
+        Some(cell) => cell.state().name().to_owned(),
+        None if task.is_mapped() => format!("{} [ ]", cut(kind)),
+        None => cut(kind),
+    };
+    let title = match cell {
+        Some(cell) => format!("{} ({kind}): {}", task.task_id, cell.summary()),
+        None => format!("{} ({kind})", task.task_id),
+    };
+    let inner = html! {
+        g.(class) {
+            title { (title) }
+            @if task.needs_expansion {
+                rect.node x=(at.x + 4.0) y=(at.y + 4.0) width=(size.width) height=(size.height) rx="6" {}
+            }
+            rect.node x=(at.x) y=(at.y) width=(size.width) height=(size.height) rx="6" {}
+            rect.mark x=(at.x) y=(at.y + 6.0) width="4" height=(size.height - 12.0) rx="2" {}
+            text x=(at.x + 13.0) y=(at.y + 15.5) { (label) }
+            text.sub x=(at.x + 13.0) y=(at.y + 28.5) {
+                (below)
+                @if task.is_setup { " · setup" }
+                @if task.is_teardown { " · teardown" }
+            }
+        }
+    };
+    match address {
+        Some(href) => html! { a href=(href) aria-label=(title) { (inner) } },
+        None => inner,
+    }
+}
+
+/// A smooth way through points: level at each of them.
+fn curve(points: &[Point]) -> String {
+    let mut path = String::new();
+    for (at, point) in points.iter().enumerate() {
+        let previous = points[at.saturating_sub(1)];
+        let middle = f64::midpoint(previous.x, point.x);
+        let (x, y) = (point.x, point.y);
+        // Writing to a string does not fail.
+        let _ = if at == 0 {
+            write!(path, "M{x:.1} {y:.1}")
+        } else if (previous.y - y).abs() < 0.5 {
+            write!(path, "L{x:.1} {y:.1}")
+        } else {
+            write!(path, "C{middle:.1} {:.1} {middle:.1} {y:.1} {x:.1} {y:.1}", previous.y)
+        };
+    }
+    path
+}
+
+/// Boxes around those groups whose box holds no stranger, the outermost first.
+fn group_boxes<'d>(dag: &'d Dag, nodes: &[Node], layout: &Layout) -> Vec<GroupBox<'d>> {
+    let mut boxes = Vec::new();
+    for (number, group) in dag.groups().iter().enumerate().skip(1) {
+        let is_inside = |at: usize| nodes[at].clusters.contains(&number);
+        let members: Vec<usize> = (0..nodes.len()).filter(|&at| is_inside(at)).collect();
+        if members.is_empty() {
+            continue;
+        }
+        // Each level of groups within it needs room for a border.
+        let depth_of = |at: usize| nodes[at].clusters.iter().position(|&one| one == number);
+        let depth = members.first().and_then(|&at| depth_of(at)).unwrap_or_default();
+        let inner = members.iter().map(|&at| nodes[at].clusters.len() - depth - 1).max().unwrap_or_default();
+        #[expect(clippy::cast_precision_loss, reason = "Groups are not nested that deep.")]
+        let room = 7.0 + 5.0 * inner as f64;
+        let edge = |from: fn(Point, &Node) -> f64, pick: fn(f64, f64) -> f64, start: f64| {
+            members.iter().map(|&at| from(layout.nodes[at], &nodes[at])).fold(start, pick)
+        };
+        let left = edge(|p, _| p.x, f64::min, f64::INFINITY) - room;
+        let top = edge(|p, _| p.y, f64::min, f64::INFINITY) - room - 12.0;
+        let right = edge(|p, n| p.x + n.width, f64::max, 0.0) + room;
+        let bottom = edge(|p, n| p.y + n.height, f64::max, 0.0) + room;
+        let holds_stranger = (0..nodes.len()).any(|at| {
+            let (p, n) = (layout.nodes[at], &nodes[at]);
+            !is_inside(at) && p.x < right && p.x + n.width > left && p.y < bottom && p.y + n.height > top
+        });
+        if !holds_stranger {
+            let label = if group.display_name.is_empty() {
+                group.group_id.as_deref().unwrap_or_default()
+            } else {
+                &group.display_name
+            };
+            boxes.push(GroupBox { label, left, top, width: right - left, height: bottom - top, depth });
+        }
+    }
+    boxes.sort_by_key(|group| group.depth);
+    boxes
+}
