@@ -235,22 +235,18 @@ fn log_of(callback: &Callback, request: &CallbackRequest, asker: Option<&Asker>)
         CallbackRequest::Email(request) => Some(&request.ti),
         CallbackRequest::Dag(_) => None,
     };
-    match (wire, asker) {
-        (Some(wire), Some(asker)) => {
-            let try_number = i32::try_from(wire.try_number).unwrap_or(asker.task_instance.try_number);
-            let log = TryLog { try_number, ..TryLog::of(&asker.task_instance) };
-            // The try itself wrote under its own epoch, and no later epoch writes to this try's log.
-            (log, Epoch(asker.task_instance.epoch.0 + callback.epoch.0))
-        }
-        _ => {
-            let log = TryLog {
-                dag_id: callback.dag_id.clone(),
-                run_id: callback.run_id.clone(),
-                task_id: "__callback__".into(),
-                map_index: MapIndex::UNMAPPED,
-                try_number: 1,
-            };
-            (log, callback.epoch)
-        }
+    if let Some((wire, asker)) = wire.zip(asker) {
+        let try_number = i32::try_from(wire.try_number).unwrap_or(asker.task_instance.try_number);
+        let log = TryLog { try_number, ..TryLog::of(&asker.task_instance) };
+        // The try itself wrote under its own epoch, and no later epoch writes to this try's log.
+        return (log, Epoch(asker.task_instance.epoch.0 + callback.epoch.0));
     }
+    let log = TryLog {
+        dag_id: callback.dag_id.clone(),
+        run_id: callback.run_id.clone(),
+        task_id: "__callback__".into(),
+        map_index: MapIndex::UNMAPPED,
+        try_number: 1,
+    };
+    (log, callback.epoch)
 }

@@ -139,20 +139,20 @@ async fn alias_updates(
     let mut updates = Vec::new();
     for ((name, uri, asset_extra, extra), aliases) in grouped {
         let parsed = |text: &str| serde_json::from_str(text).unwrap_or_else(|_| json!({}));
-        let asset = match tx.asset(Some(&name), Some(&uri)).await? {
-            Some(asset) => asset,
-            None => {
-                let mut asset = Asset {
-                    id: fresh_asset(),
-                    name,
-                    uri,
-                    group: "asset".to_owned(),
-                    extra: parsed(&asset_extra),
-                    is_active: false,
-                };
-                asset.id = tx.put_asset(&asset).await?;
-                asset
-            }
+        let known = tx.asset(Some(&name), Some(&uri)).await?;
+        let asset = if let Some(asset) = known {
+            asset
+        } else {
+            let mut asset = Asset {
+                id: fresh_asset(),
+                name,
+                uri,
+                group: "asset".to_owned(),
+                extra: parsed(&asset_extra),
+                is_active: false,
+            };
+            asset.id = tx.put_asset(&asset).await?;
+            asset
         };
         updates.push(Update {
             asset,

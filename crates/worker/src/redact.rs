@@ -341,14 +341,18 @@ mod tests {
 
     fn secrets(texts: &[&str]) -> Arc<Secrets> {
         let secrets = Secrets::new(1, &[]);
-        texts.iter().for_each(|text| secrets.add_text(text));
+        for text in texts {
+            secrets.add_text(text);
+        }
         Arc::new(secrets)
     }
 
     fn redact(secrets: &Arc<Secrets>, pieces: &[&[u8]]) -> String {
         let mut redactor = Redactor::new(Arc::clone(secrets));
         let mut out = Vec::new();
-        pieces.iter().for_each(|piece| redactor.feed(piece, &mut out));
+        for piece in pieces {
+            redactor.feed(piece, &mut out);
+        }
         redactor.finish(&mut out);
         String::from_utf8(out).unwrap()
     }

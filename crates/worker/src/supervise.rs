@@ -130,7 +130,7 @@ impl Run<'_> {
         loop {
             self.start_what_is_due(process);
             let now = clock.monotonic();
-            let wait = self.next_moment().map_or(Duration::from_secs(3600), |at| at.saturating_sub(now));
+            let wait = self.next_moment().map_or(Duration::from_hours(1), |at| at.saturating_sub(now));
             let can_read = !self.log.is_full();
             let is_live = self.killed.is_none();
             tokio::select! {

@@ -370,7 +370,7 @@ impl Triggerer {
                 warn!(seconds, "a trigger held up all others: it blocks the event loop");
             }
             FromChild::Report(TriggerReport::Exited(exited)) => {
-                debug!(?exited, "a process of triggers ended")
+                debug!(?exited, "a process of triggers ended");
             }
             FromChild::Gone { key, generation } => self.restart(&key, generation).await,
         }

@@ -60,13 +60,11 @@ impl Desk {
     ) -> Result<Reply, WorkerError> {
         let mut tx = self.read().await?;
         let found = tx.asset(name, uri).await?.filter(|asset| asset.is_active);
-        Ok(match found {
-            Some(asset) => ToTask::AssetResult(wire(&asset)).into(),
-            None => {
-                let detail = name.map_or_else(|| json!({"uri": uri}), |name| json!({"name": name}));
-                Reply::not_found(ErrorType::AssetNotFound, detail)
-            }
-        })
+        if let Some(asset) = found {
+            return Ok(ToTask::AssetResult(wire(&asset)).into());
+        }
+        let detail = name.map_or_else(|| json!({"uri": uri}), |name| json!({"name": name}));
+        Ok(Reply::not_found(ErrorType::AssetNotFound, detail))
     }
 
     /// The assets that an alias stands for: those that it brought an event of.

@@ -128,7 +128,7 @@ async fn skip(tx: &mut dyn Tx, asker: &Asker, tasks: &[SkippedTask]) -> Result<(
     let is_wanted = |row: &TaskInstance| wanted.contains(&(row.task_id.as_str(), i64::from(row.map_index.0)));
     let writes: Vec<TaskInstanceWrite> = rows
         .iter()
-        .filter(|row| row.state.may_become(TaskInstanceState::Skipped) && !is_running(row) && is_wanted(row))
+        .filter(|row| is_skippable(row.state) && is_wanted(row))
         .map(|row| TaskInstanceWrite {
             id: row.id,
             guard: Guard::ChangeSeq(row.change_seq),
@@ -149,6 +149,11 @@ async fn skip(tx: &mut dyn Tx, asker: &Asker, tasks: &[SkippedTask]) -> Result<(
     Ok(())
 }
 
-fn is_running(row: &TaskInstance) -> bool {
-    matches!(row.state, TaskInstanceState::Running | TaskInstanceState::Restarting)
+/// What ran, runs, or was found runnable before the skip came stays; all else is skipped, also a task that had been
+/// given up because of an upstream
+/// (`airflow/api_fastapi/execution_api/routes/task_instances.py: ti_skip_downstream`). Airflow skips one that waits in
+/// the queue, so that there the outcome depends on how busy the workers are; here it does not.
+fn is_skippable(state: TaskInstanceState) -> bool {
+    use TaskInstanceState as S;
+    !matches!(state, S::Scheduled | S::Queued | S::Running | S::Restarting | S::Success | S::Failed)
 }

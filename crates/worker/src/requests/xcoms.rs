@@ -236,15 +236,15 @@ impl Desk {
             .into_iter()
             .map(|run| (run.id, run.logical_date.unwrap_or(run.run_after)))
             .collect();
-        let mut dated: Vec<_> = found
+        let mut found: Vec<_> = found
             .into_iter()
             .filter_map(|xcom| Some((*dates.get(&xcom.key.dag_run_id)?, xcom)))
             .filter(|(date, _)| *date <= until)
             .collect();
-        dated.sort_by(|(a_date, a), (b_date, b)| {
+        found.sort_by(|(a_date, a), (b_date, b)| {
             a.key.map_index.cmp(&b.key.map_index).then(b_date.cmp(a_date))
         });
-        Ok(dated.into_iter().map(|(_, xcom)| xcom.value).collect())
+        Ok(found.into_iter().map(|(_, xcom)| xcom.value).collect())
     }
 
     async fn date_of(
@@ -264,22 +264,22 @@ impl Desk {
 }
 
 /// Python's `values[start:stop:step]`.
-fn slice(values: Vec<Value>, start: Option<i64>, stop: Option<i64>, step: Option<i64>) -> Vec<Value> {
+fn slice(values: Vec<Value>, from: Option<i64>, until: Option<i64>, step: Option<i64>) -> Vec<Value> {
     let length = i64::try_from(values.len()).unwrap_or(i64::MAX);
-    let step = step.filter(|&step| step != 0).unwrap_or(1);
-    if start.is_none() && stop.is_none() && step == 1 {
+    let stride = step.filter(|&step| step != 0).unwrap_or(1);
+    if from.is_none() && until.is_none() && stride == 1 {
         return values;
     }
-    let (lowest, highest) = if step > 0 { (0, length) } else { (-1, length - 1) };
+    let (lowest, highest) = if stride > 0 { (0, length) } else { (-1, length - 1) };
     let place =
         |bound: i64| (if bound < 0 { bound.saturating_add(length) } else { bound }).clamp(lowest, highest);
-    let first = start.map_or(if step > 0 { lowest } else { highest }, place);
-    let last = stop.map_or(if step > 0 { highest } else { lowest }, place);
+    let first = from.map_or(if stride > 0 { lowest } else { highest }, place);
+    let last = until.map_or(if stride > 0 { highest } else { lowest }, place);
     let mut picked = Vec::new();
     let mut at = first;
-    while if step > 0 { at < last } else { at > last } {
+    while if stride > 0 { at < last } else { at > last } {
         picked.extend(usize::try_from(at).ok().and_then(|at| values.get(at)).cloned());
-        at = at.saturating_add(step);
+        at = at.saturating_add(stride);
     }
     picked
 }

@@ -1,6 +1,12 @@
 //! How tries end that do not say how.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use gust_model::{TaskInstanceState as S, record::CallbackState};
 use gust_ports::{
@@ -80,7 +86,7 @@ async fn a_grandchild_that_holds_stdout_does_not_hold_the_try() {
     let Some(house) = House::open().await else { return };
     let body = "@task\ndef t():\n    import subprocess\n    subprocess.Popen(['sleep', '600'], start_new_session=True)\n    print('left it behind')\nt()";
     let hand = house.dag("d", "", body).await;
-    let ended = tokio::time::timeout(Duration::from_secs(60), house.run(&hand, "t")).await;
+    let ended = tokio::time::timeout(Duration::from_mins(1), house.run(&hand, "t")).await;
     let row = ended.expect("the try ends though its pipe is held");
     assert_eq!(row.state, S::Success);
     assert!(house.log(&row).await.contains("left it behind"));
@@ -113,7 +119,7 @@ async fn a_try_taken_from_its_worker_is_ended_at_once_and_writes_nothing_more() 
     tx.commit().await.unwrap();
     house.services.wakeups.wake(Wake::Revoked { task_instance_id: row.id }).await;
     shutdown.cancel();
-    tokio::time::timeout(Duration::from_secs(60), looped).await.expect("it drains").unwrap().unwrap();
+    tokio::time::timeout(Duration::from_mins(1), looped).await.expect("it drains").unwrap().unwrap();
     let row = house.row(&hand, "t", -1).await;
     assert_eq!(row.state, S::None);
     assert!(house.log(&row).await.contains("taken from its worker"));
@@ -122,8 +128,8 @@ async fn a_try_taken_from_its_worker_is_ended_at_once_and_writes_nothing_more() 
 /// The answer to the first commit of each transaction that made a given statement is lost.
 struct LoseAnswerAfter {
     statement: &'static str,
-    seen: std::sync::Mutex<Option<u64>>,
-    lost: std::sync::atomic::AtomicBool,
+    seen: Mutex<Option<u64>>,
+    lost: AtomicBool,
 }
 
 impl FaultHook for LoseAnswerAfter {
@@ -135,11 +141,7 @@ impl FaultHook for LoseAnswerAfter {
             }
             FaultPoint::Commit { transaction } => {
                 let is_it = *self.seen.lock().unwrap() == Some(transaction);
-                if is_it && !self.lost.swap(true, std::sync::atomic::Ordering::SeqCst) {
-                    Fault::AnswerLost
-                } else {
-                    Fault::None
-                }
+                if is_it && !self.lost.swap(true, Ordering::SeqCst) { Fault::AnswerLost } else { Fault::None }
             }
             _ => Fault::None,
         }
@@ -151,11 +153,11 @@ impl FaultHook for LoseAnswerAfter {
 #[case("put_rendered_fields")]
 #[tokio::test]
 async fn a_commit_whose_answer_was_lost_is_read_back(#[case] statement: &'static str) {
-    let faults = Arc::new(LoseAnswerAfter { statement, seen: Default::default(), lost: Default::default() });
+    let faults = Arc::new(LoseAnswerAfter { statement, seen: Mutex::default(), lost: AtomicBool::default() });
     let Some(house) = House::with(|_| {}, Arc::clone(&faults) as Arc<dyn FaultHook>).await else { return };
     let hand = house.dag("d", "", "@task\ndef t():\n    return 'once'\nt()").await;
     let row = house.run(&hand, "t").await;
-    assert!(faults.lost.load(std::sync::atomic::Ordering::SeqCst), "the fault did not happen");
+    assert!(faults.lost.load(Ordering::SeqCst), "the fault did not happen");
     assert_eq!(row.state, S::Success);
     assert_eq!(house.returned(&hand, "t", -1).await, "once");
 }
@@ -178,7 +180,7 @@ async fn a_worker_that_shuts_down_gives_back_what_runs_for_too_long() {
         tokio::task::yield_now().await;
     }
     shutdown.cancel();
-    tokio::time::timeout(Duration::from_secs(60), looped).await.expect("it drains").unwrap().unwrap();
+    tokio::time::timeout(Duration::from_mins(1), looped).await.expect("it drains").unwrap().unwrap();
     let row = house.row(&hand, "t", -1).await;
     assert_eq!((row.state, row.epoch), (S::Queued, message.epoch.next()));
     assert!(row.resend_at.is_some() && row.lease.is_none());

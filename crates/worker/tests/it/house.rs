@@ -18,8 +18,8 @@ use gust_model::{
     },
 };
 use gust_ports::{
-    BundleError, BundleSource, Cipher, CipherError, Clock as _, Ids as _, Metastore, RandomIds, SystemClock,
-    TokioSpawner, Tx, Wake, WakeStream, Wakeups,
+    BundleError, BundleSource, Cipher, CipherError, Ids as _, RandomIds, SystemClock, TokioSpawner, Tx, Wake,
+    WakeStream, Wakeups,
     memory::{FaultHook, MemoryMetastore, MemoryObjectStore, MemoryQueue, MemoryWakeups, NoFaults},
     metastore::{Guard, TaskInstancePatch, TaskInstanceWrite, TxMode, XComFilter},
 };
@@ -85,7 +85,7 @@ pub struct InHand {
     pub run: DagRun,
 }
 
-pub const SLOW: Duration = Duration::from_secs(60);
+pub const SLOW: Duration = Duration::from_mins(1);
 
 impl House {
     pub async fn open() -> Option<Self> {
@@ -235,7 +235,8 @@ impl House {
 
     /// The log as text, to look for words in.
     pub async fn log(&self, row: &TaskInstance) -> String {
-        self.lines(row).await.iter().map(|line| format!("{line}\n")).collect()
+        let lines: Vec<String> = self.lines(row).await.iter().map(Value::to_string).collect();
+        lines.join("\n")
     }
 
     /// What a task returned; null if nothing.

@@ -1,5 +1,7 @@
 //! A worker with the real Task SDK, over ports in memory.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first surprise")]
 
+mod asks;
 mod deaths;
 mod house;
 mod tries;

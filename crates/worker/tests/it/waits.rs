@@ -105,7 +105,7 @@ async fn a_trigger_in_python_wakes_fails_or_ends_its_task() {
     let triggerer = Triggerer::new(house.services.clone(), config, processes);
     let shutdown = tokio_util::sync::CancellationToken::new();
     let running = tokio::spawn(triggerer.run(shutdown.clone()));
-    tokio::time::timeout(Duration::from_secs(60), until_moved(&house, &hand, &tasks))
+    tokio::time::timeout(Duration::from_mins(1), until_moved(&house, &hand, &tasks))
         .await
         .expect("all triggers fire");
 
