@@ -128,7 +128,7 @@ async fn skip(tx: &mut dyn Tx, asker: &Asker, tasks: &[SkippedTask]) -> Result<(
     let is_wanted = |row: &TaskInstance| wanted.contains(&(row.task_id.as_str(), i64::from(row.map_index.0)));
     let writes: Vec<TaskInstanceWrite> = rows
         .iter()
-        .filter(|row| is_skippable(row.state) && is_wanted(row))
+        .filter(|row| is_wanted(row) && is_skippable(row, &asker.task_instance))
         .map(|row| TaskInstanceWrite {
             id: row.id,
             guard: Guard::ChangeSeq(row.change_seq),
@@ -138,6 +138,9 @@ async fn skip(tx: &mut dyn Tx, asker: &Asker, tasks: &[SkippedTask]) -> Result<(
                 start_date: Some(Some(now)),
                 end_date: Some(Some(now)),
                 due_at: Some(None),
+                // A message that is out for it must find nothing to claim.
+                next_epoch: row.state == TaskInstanceState::Queued,
+                resend_at: Some(None),
                 ..TaskInstancePatch::default()
             },
         })
@@ -149,11 +152,15 @@ async fn skip(tx: &mut dyn Tx, asker: &Asker, tasks: &[SkippedTask]) -> Result<(
     Ok(())
 }
 
-/// What ran, runs, or was found runnable before the skip came stays; all else is skipped, also a task that had been
-/// given up because of an upstream
-/// (`airflow/api_fastapi/execution_api/routes/task_instances.py: ti_skip_downstream`). Airflow skips one that waits in
-/// the queue, so that there the outcome depends on how busy the workers are; here it does not.
-fn is_skippable(state: TaskInstanceState) -> bool {
+/// What runs or has run stays; all else is skipped, also a task that had been given up because of an upstream
+/// (`airflow/api_fastapi/execution_api/routes/task_instances.py: ti_skip_downstream`). Airflow skips whatever waits for
+/// a worker, so that there the outcome depends on how busy they are; here what was runnable no later than the task that
+/// skips it stays, as it would have begun by then with workers to spare.
+fn is_skippable(row: &TaskInstance, skipper: &TaskInstance) -> bool {
     use TaskInstanceState as S;
-    !matches!(state, S::Scheduled | S::Queued | S::Running | S::Restarting | S::Success | S::Failed)
+    match row.state {
+        S::Running | S::Restarting | S::Success | S::Failed => false,
+        S::Scheduled | S::Queued => row.scheduled_at > skipper.scheduled_at,
+        _ => true,
+    }
 }

@@ -183,9 +183,9 @@ async fn a_task_asks_about_runs_and_task_instances_and_keeps_a_state() {
 async fn the_first_failed_task_of_a_fail_fast_dag_stops_the_others() {
     let Some(house) = House::open().await else { return };
     let body = "@task\ndef bad():\n    raise ValueError()\n@task\ndef other():\n    pass\n\
-                @task(trigger_rule='all_done')\ndef down():\n    pass\n\
+                @task\ndef down():\n    pass\n\
                 bad(); other() >> down().as_teardown()";
-    let hand = house.dag("d", ", fail_fast=True, default_args={'trigger_rule': 'all_success'}", body).await;
+    let hand = house.dag("d", ", fail_fast=True", body).await;
     house.row(&hand, "other", -1).await;
     house.row(&hand, "down", -1).await;
     assert_eq!(house.run(&hand, "bad").await.state, S::Failed);
