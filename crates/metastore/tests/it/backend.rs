@@ -23,7 +23,6 @@ impl Backend {
 }
 
 /// The one in memory, on the machine's clock.
-#[expect(clippy::unused_async, reason = "The other backends have to wait.")]
 pub async fn memory() -> Option<Backend> {
     let store = MemoryMetastore::new(Arc::new(SystemClock::default()));
     Some(Backend { store: Arc::new(store), _keep: Box::new(()) })

@@ -71,7 +71,7 @@ async fn next_due_task_instance_is_the_earliest_of_all_kinds(backend: &Backend) 
     ];
     put_task_instances(backend, &irrelevant).await;
     let mut tx = backend.write().await;
-    let ttl = Duration::from_secs(600);
+    let ttl = Duration::from_mins(10);
     let claimed = tx.claim_task_instance(leased.id, leased.epoch, AttemptId(id()), ttl, "h", 1).await;
     let lease_end = claimed.unwrap().unwrap().lease.unwrap().expires_at;
     tx.commit().await.unwrap();

@@ -34,7 +34,7 @@ behaviours! { where_writers_run_side_by_side:
     two_triggerers_share_the_triggers
 }
 
-const TTL: Duration = Duration::from_secs(3600);
+const TTL: Duration = Duration::from_hours(1);
 
 async fn waiting(backend: &Backend) -> TaskInstance {
     let (_, run) = one_run(backend).await;
