@@ -324,9 +324,15 @@ impl<'a> Advance<'a> {
         for (task, index) in rows {
             let Some(row) = self.ledger.row(task, index) else { continue };
             let (from, to) = (row.now.accounted_state, row.now.state);
-            self.ledger.account(self.dag, task, None, Some(to));
-            if from != to || row_is_dirty(&self.ledger, task, index) {
-                self.account_row(task, index, from, to, false);
+            // What an executor or a worker moved on counts the same, and its row is theirs: it is not written.
+            if !row.now.is_dirty && from.is_under_way() && to.is_under_way() {
+                self.ledger.account(self.dag, task, None, Some(from));
+            } else {
+                let is_written = from != to || row.now.is_dirty;
+                self.ledger.account(self.dag, task, None, Some(to));
+                if is_written {
+                    self.account_row(task, index, from, to, false);
+                }
             }
             if to != TaskInstanceState::Removed
                 && let Ok(at) = u32::try_from(index.0)
@@ -567,8 +573,4 @@ impl<'a> Advance<'a> {
             .map(|task| self.dag.task(task).task_id.clone())
             .collect()
     }
-}
-
-fn row_is_dirty(ledger: &Ledger, task: TaskIndex, index: MapIndex) -> bool {
-    ledger.row(task, index).is_some_and(|row| row.now.is_dirty)
 }

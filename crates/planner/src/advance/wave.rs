@@ -81,7 +81,7 @@ impl Advance<'_> {
         let now = self.now;
         let Some(row) = self.ledger.row_mut(task, index) else { return };
         let instance = row.edit();
-        let from = instance.state;
+        let from = instance.accounted_state;
         instance.state = state;
         instance.accounted_state = state;
         instance.is_dirty = false;
@@ -106,8 +106,8 @@ impl Advance<'_> {
         let trigger_id = trigger.map(|_| TriggerId((self.fresh_id)()));
         let Some(row) = self.ledger.row_mut(task, index) else { return };
         let instance = row.edit();
-        let from = instance.state;
-        if from != TaskInstanceState::UpForReschedule {
+        let from = instance.accounted_state;
+        if instance.state != TaskInstanceState::UpForReschedule {
             instance.try_number += 1;
         }
         instance.due_at = None;
@@ -152,7 +152,7 @@ impl Advance<'_> {
         let has_first = self.ledger.row(task, MapIndex(0)).is_some();
         if has_first {
             // Left from before a clear: the unexpanded one is superfluous.
-            let from = self.ledger.row(task, MapIndex::UNMAPPED).map(|row| row.now.state);
+            let from = self.ledger.row(task, MapIndex::UNMAPPED).map(|row| row.now.accounted_state);
             self.ledger.delete_unexpanded(task);
             self.ledger.account(self.dag, task, from, None);
         } else {

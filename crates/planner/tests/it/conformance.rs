@@ -20,7 +20,11 @@ fn mixed(seed: u64) -> impl FnMut(usize) -> usize {
     }
 }
 
-fn play(case: &Value, pick: impl FnMut(usize) -> usize, advances_at_once: bool) -> (String, BTreeMap<String, String>) {
+fn play(
+    case: &Value,
+    pick: impl FnMut(usize) -> usize,
+    advances_at_once: bool,
+) -> (String, BTreeMap<String, String>) {
     let mut world = World::new(&case["serialized"]);
     let act = |row: &TaskInstance| Act::read(&case["outcomes"][row.task_id.as_str()], row.map_index);
     world.play(pick, act, advances_at_once, 1000);
@@ -36,7 +40,8 @@ fn random_dags_end_as_in_airflow_whatever_the_order() {
         let expected: BTreeMap<String, String> =
             serde_json::from_value(case["expected"]["tis"].clone()).unwrap();
         let expected_run = case["expected"]["run"].as_str().unwrap();
-        for (advances_at_once, seed) in [(false, 1), (false, 2), (false, 3), (true, 1), (true, 2), (true, 3)] {
+        for (advances_at_once, seed) in [(false, 1), (false, 2), (false, 3), (true, 1), (true, 2), (true, 3)]
+        {
             let (run, states) = play(case, mixed(seed), advances_at_once);
             if run != expected_run || states != expected {
                 let differences: Vec<_> = expected
@@ -45,7 +50,9 @@ fn random_dags_end_as_in_airflow_whatever_the_order() {
                     .map(|(task, state)| format!("{task}: {state} in Airflow, {:?} here", states.get(task)))
                     .collect();
                 let differences = differences.join("; ");
-                wrong.push(format!("{dag_id} ({advances_at_once} {seed}): run {expected_run} / {run}; {differences}"));
+                wrong.push(format!(
+                    "{dag_id} ({advances_at_once} {seed}): run {expected_run} / {run}; {differences}"
+                ));
             }
         }
     }

@@ -2,5 +2,17 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "A test that cannot go on fails.")]
 
+mod admission;
+mod build;
 mod conformance;
+mod cost;
+mod ends;
+mod mapping;
+mod oracle;
+mod past;
+mod properties;
+mod requests;
+mod rules;
+mod runs;
+mod stops;
 mod world;

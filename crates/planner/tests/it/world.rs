@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{TimeDelta, TimeZone, Utc};
 use gust_model::{
-    DagRunId, DagRunState, DagRunType, DagVersionId, MapIndex, RunId, TaskId, TaskInstanceId, TaskInstanceState,
-    TriggeredBy,
+    DagRunId, DagRunState, DagRunType, DagVersionId, MapIndex, RunId, TaskId, TaskInstanceId,
+    TaskInstanceState, TriggeredBy,
     dag::Dag,
     record::{DagRun, TaskInstance, TaskTally, Timestamp, UpstreamTally},
 };
 use gust_planner::{
-    Advance, AdvanceSettings, FactReply, FactRequest, InstanceSelection, Plan, Poll, PreviousRunReply, end_of_try,
+    Advance, AdvanceSettings, FactReply, FactRequest, InstanceSelection, Plan, Poll, PreviousRunReply,
+    end_of_try,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -35,9 +36,7 @@ impl Act {
     pub fn read(outcome: &Value, index: MapIndex) -> Self {
         match outcome {
             Value::String(state) => Self::of(state),
-            Value::Array(states) => {
-                Self::of(states[usize::try_from(index.0).unwrap()].as_str().unwrap())
-            }
+            Value::Array(states) => Self::of(states[usize::try_from(index.0).unwrap()].as_str().unwrap()),
             Value::Object(object) => match object.get("follow") {
                 Some(tasks) => Self::Follow(
                     tasks.as_array().unwrap().iter().map(|task| task.as_str().unwrap().to_owned()).collect(),
@@ -137,10 +136,8 @@ impl World {
             .rows
             .values()
             .filter(|row| {
-                let rests = matches!(
-                    row.state,
-                    TaskInstanceState::UpForRetry | TaskInstanceState::UpForReschedule
-                );
+                let rests =
+                    matches!(row.state, TaskInstanceState::UpForRetry | TaskInstanceState::UpForReschedule);
                 row.is_dirty || (rests && row.due_at.is_some_and(|due| due <= self.now))
             })
             .cloned()
@@ -276,8 +273,18 @@ impl World {
     pub fn check_tallies(&self) {
         let unfinished = self.rows.values().filter(|row| !row.accounted_state.is_finished()).count();
         let under_way = self.rows.values().filter(|row| row.accounted_state.is_under_way()).count();
-        assert_eq!(self.run.unfinished_count, i64::try_from(unfinished).unwrap(), "unfinished of {}", self.dag.dag_id);
-        assert_eq!(self.run.under_way_count, i64::try_from(under_way).unwrap(), "under way of {}", self.dag.dag_id);
+        assert_eq!(
+            self.run.unfinished_count,
+            i64::try_from(unfinished).unwrap(),
+            "unfinished of {}",
+            self.dag.dag_id
+        );
+        assert_eq!(
+            self.run.under_way_count,
+            i64::try_from(under_way).unwrap(),
+            "under way of {}",
+            self.dag.dag_id
+        );
         for task in self.dag.task_indexes() {
             let task_id = &self.dag.task(task).task_id;
             let tally = self.tallies.get(task_id).unwrap_or_else(|| panic!("{task_id} has a tally"));
@@ -382,7 +389,8 @@ impl World {
                 for name in named {
                     followed.extend(self.dag.flat_relatives(self.dag.index_of(name).unwrap(), false));
                 }
-                let (follow, skip): (Vec<_>, Vec<_>) = direct.iter().partition(|task| followed.contains(task));
+                let (follow, skip): (Vec<_>, Vec<_>) =
+                    direct.iter().partition(|task| followed.contains(task));
                 let names: Vec<_> = follow.iter().map(|task| id_of(task).to_string()).collect();
                 (json!({ "followed": names }), skip.iter().map(id_of).collect())
             }
@@ -482,13 +490,15 @@ impl World {
                 self.start(id);
                 running.insert((self.now + TimeDelta::milliseconds(40 + jitter_ms()), id));
             }
-            let wakes = self.run.due_at.into_iter().chain(self.rows.values().filter_map(|row| row.due_at)).min();
+            let wakes =
+                self.run.due_at.into_iter().chain(self.rows.values().filter_map(|row| row.due_at)).min();
             let ends = running.first().map(|(at, _)| *at);
             if wakes.is_some_and(|at| ends.is_none_or(|end| at < end)) {
                 self.now = self.now.max(wakes.unwrap());
                 continue;
             }
-            let (at, id) = running.pop_first().unwrap_or_else(|| panic!("{}: something runs", self.dag.dag_id));
+            let (at, id) =
+                running.pop_first().unwrap_or_else(|| panic!("{}: something runs", self.dag.dag_id));
             self.now = self.now.max(at);
             if self.rows[&id].state == TaskInstanceState::Running {
                 let what = act(&self.rows[&id]);
@@ -496,6 +506,29 @@ impl World {
             }
         }
         panic!("{}: the run does not end", self.dag.dag_id);
+    }
+
+    /// Clears everything, as a person does, and lets the run go on.
+    pub fn clear_all(&mut self) {
+        for row in self.rows.values_mut() {
+            let gust_planner::ClearedInstance::Reset { max_tries, .. } =
+                gust_planner::clear_instance(row, Some(&self.dag))
+            else {
+                panic!("{} runs", row.task_id)
+            };
+            row.max_tries = max_tries;
+            row.state = TaskInstanceState::None;
+            row.due_at = None;
+            row.is_dirty = true;
+            row.change_seq += 1;
+        }
+        self.lengths.clear();
+        self.return_values.clear();
+        let cleared = gust_planner::clear_run(&self.run, DagRunState::Running, None, self.now);
+        self.run.state = cleared.state;
+        self.run.start_date = cleared.start_date;
+        self.run.end_date = cleared.end_date;
+        self.run.is_dirty = true;
     }
 
     /// The states of all instances by `task` or `task[index]`.

@@ -1,0 +1,76 @@
+//! What a pass reads follows what changed, not the size of the run.
+
+use gust_model::{DagRunState, TaskInstanceState as S};
+use serde_json::json;
+
+use crate::{
+    build::{dag, plain, value_of},
+    world::{Act, TryOutcome, World},
+};
+
+/// The facts read for one end in a run of `width` tasks, all before one.
+fn facts_for_one_end_of(width: usize) -> usize {
+    let mut build = dag("wide");
+    for at in 0..width {
+        build = build.task(&format!("t{at}"), &["join"], plain());
+    }
+    let mut world = World::new(&build.task("join", &[], plain()).done());
+    world.advance();
+    let first = world.find("t0", -1).id;
+    world.start(first);
+    world.end(first, &Act::End(TryOutcome::Success));
+    world.facts_read = 0;
+    let plan = world.advance();
+    assert_eq!(plan.changes.len(), 1);
+    world.facts_read
+}
+
+#[test]
+fn an_end_costs_the_same_in_a_wide_run() {
+    assert_eq!(facts_for_one_end_of(10), facts_for_one_end_of(1000));
+    assert!(facts_for_one_end_of(1000) <= 4);
+}
+
+#[test]
+fn an_end_of_a_mapped_instance_costs_the_same_among_many() {
+    let facts = |length: u32| {
+        let serialized = dag("mapped")
+            .task("get", &["work"], plain())
+            .mapped("work", &["again"], value_of("get"), json!({}))
+            .mapped("again", &["sum"], value_of("work"), json!({}))
+            .task("sum", &[], plain())
+            .done();
+        let mut world = World::new(&serialized);
+        world.advance();
+        let get = world.find("get", -1).id;
+        world.start(get);
+        world.end(get, &Act::Push(length));
+        world.advance();
+        let first = world.find("work", 0).id;
+        world.start(first);
+        world.end(first, &Act::End(TryOutcome::Success));
+        world.facts_read = 0;
+        world.advance();
+        world.facts_read
+    };
+    assert_eq!(facts(3), facts(500));
+}
+
+#[test]
+fn an_end_in_a_mapped_group_looks_at_its_own_index() {
+    let serialized = dag("group")
+        .group("g", json!((0..200).collect::<Vec<_>>()))
+        .task("first", &["second"], plain())
+        .task("second", &[], plain())
+        .done();
+    let mut world = World::new(&serialized);
+    world.advance();
+    let one = world.find("first", 77).id;
+    world.start(one);
+    world.end(one, &Act::End(TryOutcome::Success));
+    world.facts_read = 0;
+    world.advance();
+    assert_eq!(world.state_of("second", 77), S::Scheduled);
+    assert!(world.facts_read <= 8, "{} facts read", world.facts_read);
+    assert_eq!(world.run.state, DagRunState::Running);
+}
