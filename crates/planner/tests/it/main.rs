@@ -1,6 +1,7 @@
 //! Plays DAGs in memory with the planner alone, and holds it against what real Airflow did.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "A test that cannot go on fails.")]
+#![expect(clippy::needless_pass_by_value, reason = "Builders take `json!` values as they are written.")]
 
 mod admission;
 mod build;
@@ -10,6 +11,7 @@ mod ends;
 mod mapping;
 mod oracle;
 mod past;
+mod plans;
 mod properties;
 mod requests;
 mod rules;

@@ -10,6 +10,9 @@ use crate::build::dag;
 const RULES: &str = include_str!("../fixtures/trigger_rules.json");
 const RETRIES: &str = include_str!("../fixtures/retries.json");
 
+/// A rule, the states of upstreams (none for one that is not over), which of them set up, and Airflow's verdict.
+type RuleRow = (String, Vec<Option<String>>, Vec<bool>, String);
+
 /// Upstreams in these states, `running` standing for any that is not over.
 pub fn counts<'a>(states: impl IntoIterator<Item = (&'a str, bool)>) -> UpstreamTally {
     let mut counts = UpstreamTally::default();
@@ -46,7 +49,7 @@ pub fn verdict_text(verdict: RuleVerdict) -> &'static str {
 
 #[test]
 fn every_trigger_rule_answers_as_airflow_does() {
-    let rows: Vec<(String, Vec<Option<String>>, Vec<bool>, String)> = serde_json::from_str(RULES).unwrap();
+    let rows: Vec<RuleRow> = serde_json::from_str(RULES).unwrap();
     assert!(rows.len() > 1000);
     for (rule, states, setups, expected) in rows {
         let names = states.iter().map(|state| state.as_deref().unwrap_or("running"));

@@ -56,13 +56,12 @@ fn serialized(tasks: &[RandomTask], rules: &[&str]) -> Value {
         let after: Vec<&str> = downstream.get(&at).into_iter().flatten().map(String::as_str).collect();
         let rule = json!({ "trigger_rule": rules[task.rule.index(rules.len())], "retries": 1, "retry_delay": 0.001 });
         let name = format!("t{at}");
-        build = match task.mapped {
-            Some(length) => build.mapped(&name, &after, json!(vec![0; length as usize]), rule),
-            None => {
-                let mut values = rule;
-                values["_is_empty"] = json!(task.is_empty);
-                build.task(&name, &after, values)
-            }
+        build = if let Some(length) = task.mapped {
+            build.mapped(&name, &after, json!(vec![0; length as usize]), rule)
+        } else {
+            let mut values = rule;
+            values["_is_empty"] = json!(task.is_empty);
+            build.task(&name, &after, values)
         };
     }
     build.done()

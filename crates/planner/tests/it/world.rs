@@ -391,8 +391,8 @@ impl World {
                 }
                 let (follow, skip): (Vec<_>, Vec<_>) =
                     direct.iter().partition(|task| followed.contains(task));
-                let names: Vec<_> = follow.iter().map(|task| id_of(task).to_string()).collect();
-                (json!({ "followed": names }), skip.iter().map(id_of).collect())
+                let following: Vec<_> = follow.iter().map(|task| id_of(task).to_string()).collect();
+                (json!({ "followed": following }), skip.iter().map(id_of).collect())
             }
             Act::ShortCircuit { direct_only } => {
                 let all = if *direct_only { direct } else { self.dag.flat_relatives(task, false) };
