@@ -213,6 +213,7 @@ function bodyOf(form) {
     if (!field.name || field.disabled) continue;
     const { kind } = field.dataset;
     const text = field.value;
+    if (kind === "path") continue;
     if (field.type === "checkbox") body[field.name] = field.checked;
     else if (kind === "json") {
       try {
@@ -252,11 +253,19 @@ async function submit(form) {
   if (button) button.disabled = true;
   try {
     const hasBody = form.dataset.method !== "DELETE";
-    const answer = await call(form.dataset.method, pathOf(form), hasBody ? bodyOf(form) : undefined);
+    const body = hasBody ? bodyOf(form) : undefined;
+    let path = pathOf(form);
+    if (form.dataset.mask !== undefined) {
+      const changed = Object.keys(body).filter((name) => !form.dataset.path.includes(`{${name}}`));
+      path += `?${changed.map((name) => `update_mask=${encodeURIComponent(name)}`).join("&")}`;
+    }
+    const answer = await call(form.dataset.method, path, body);
     const dialog = form.closest("dialog");
     if (dialog) dialog.close();
     const then = form.dataset.then || "";
-    if (then && answer) {
+    if (form.dataset.go) {
+      location.href = form.dataset.go;
+    } else if (then && answer) {
       location.href = then.replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(answer[name]));
     } else {
       if (form.dataset.done) toast(form.dataset.done);

@@ -11,7 +11,7 @@ function isSame(a, b) {
 
 function morphAttributes(from, to) {
   for (const { name } of [...from.attributes]) {
-    const isUsers = name === "open" && from.nodeName === "DETAILS";
+    const isUsers = name === "open" && ["DETAILS", "DIALOG"].includes(from.nodeName);
     if (!to.hasAttribute(name) && !isUsers) from.removeAttribute(name);
   }
   for (const { name, value } of to.attributes) {

@@ -101,7 +101,8 @@ pub(super) async fn page(
         (content)
     };
     let events = format!("/events{}", urls::query(&[("dag_id", &dag_id)]));
-    let page = Page { title: name, section: Section::Dags, events: Some(events), body, fixed: Markup::default() };
+    let page =
+        Page { title: name, section: Section::Dags, events: Some(events), body, fixed: Markup::default() };
     Ok(respond(&headers, &who, &page))
 }
 
@@ -188,9 +189,9 @@ async fn graph_tab(
         cells = reads::cells(tx, std::slice::from_ref(run)).await?.remove(&run.id).unwrap_or_default();
     }
     let address = |task: gust_model::dag::TaskIndex| {
-        chosen.as_ref().map(|run| {
-            urls::task(dag_id.as_str(), run.run_id.as_str(), drawn.task(task).task_id.as_str())
-        })
+        chosen
+            .as_ref()
+            .map(|run| urls::task(dag_id.as_str(), run.run_id.as_str(), drawn.task(task).task_id.as_str()))
     };
     Ok(html! {
         section.panel aria-label="Graph" {

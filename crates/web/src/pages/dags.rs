@@ -295,7 +295,9 @@ pub(super) fn schedule(dag: &DagRecord) -> Markup {
 pub(super) fn next_run(dag: &DagRecord, now: Timestamp) -> Markup {
     match &dag.next_run {
         Some(next) if !dag.is_paused => view::relative(next.run_after, now),
-        Some(next) => html! { span.muted title={ "would be due " (view::moment(next.run_after)) " UTC" } { "paused" } },
+        Some(next) => {
+            html! { span.muted title={ "would be due " (view::moment(next.run_after)) " UTC" } { "paused" } }
+        }
         None => html! { span.muted { "–" } },
     }
 }

@@ -43,8 +43,10 @@ pub(super) async fn trigger(
         .ok_or_else(|| PageError::no_dag(&dag_id))?;
     drop(tx);
     let params = dag_params(&dag);
-    let defaults: Map<String, Value> =
-        params.iter().map(|param| (param.name.clone(), param.default.clone().unwrap_or(Value::Null))).collect();
+    let defaults: Map<String, Value> = params
+        .iter()
+        .map(|param| (param.name.clone(), param.default.clone().unwrap_or(Value::Null)))
+        .collect();
     let conf = serde_json::to_string_pretty(&defaults).unwrap_or_else(|_| "{}".to_owned());
     let rows = (conf.lines().count() + 1).clamp(4, 16);
     let then = format!("{}/runs/{{dag_run_id}}", urls::dag(&dag_id));

@@ -142,7 +142,8 @@ pub(super) fn grid(
 }
 
 fn run_title(run: &DagRun, seconds: f64) -> String {
-    let took = if run.start_date.is_some() { format!(", {}", view::duration(seconds)) } else { String::new() };
+    let took =
+        if run.start_date.is_some() { format!(", {}", view::duration(seconds)) } else { String::new() };
     format!("{} · {} · {}{took}", run.run_id, run.run_type, run.state)
 }
 

@@ -307,7 +307,8 @@ fn place(layers: &[Vec<usize>], vertices: &[Vertex]) -> Vec<f64> {
             }
         }
     }
-    let top = (0..vertices.len()).map(|at| middle[at] - vertices[at].height / 2.0).fold(f64::INFINITY, f64::min);
+    let top =
+        (0..vertices.len()).map(|at| middle[at] - vertices[at].height / 2.0).fold(f64::INFINITY, f64::min);
     (0..vertices.len()).map(|at| middle[at] - vertices[at].height / 2.0 - top + MARGIN).collect()
 }
 

@@ -1,6 +1,6 @@
 //! The log of a try as a stream of events, from a position on, until the try is over.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use axum::{
     extract::{Path, Query, State},
@@ -12,11 +12,8 @@ use axum::{
 };
 use chrono::TimeDelta;
 use futures::{Stream, StreamExt as _, stream};
-use gust_model::{
-    DagId, MapIndex, RunId, TaskId, TaskInstanceId, TaskInstanceState,
-    record::TaskInstance,
-};
-use gust_ports::{Clock as _, MetastoreError, Wake, WakeStream, metastore::TxMode};
+use gust_model::{DagId, MapIndex, RunId, TaskId, TaskInstanceId, TaskInstanceState, record::TaskInstance};
+use gust_ports::{MetastoreError, Wake, WakeStream, metastore::TxMode};
 use gust_task_log::{LogPosition, TryLog, read_log};
 use serde::Deserialize;
 
@@ -65,29 +62,23 @@ pub(super) async fn events(
         .await?
         .ok_or_else(|| PageError::no_run(&dag_id, &run_id))?;
     let index = MapIndex(asked.map_index.unwrap_or(-1));
-    let row = tx
-        .task_instance_at(run.id, &TaskId::from(task_id.as_str()), index)
-        .await?
-        .ok_or_else(|| PageError::NotFound(format!("Run {run_id:?} has no task instance {task_id:?} at {index}.")))?;
+    let row =
+        tx.task_instance_at(run.id, &TaskId::from(task_id.as_str()), index).await?.ok_or_else(|| {
+            PageError::NotFound(format!("Run {run_id:?} has no task instance {task_id:?} at {index}."))
+        })?;
     drop(tx);
     // A browser that reconnects says what it had.
     let known = headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
     let position = match known.or(asked.after).filter(|text| !text.is_empty()) {
         None => None,
-        Some(text) => Some(text.parse::<LogPosition>().map_err(|error| PageError::BadAddress(error.to_string()))?),
+        Some(text) => {
+            Some(text.parse::<LogPosition>().map_err(|error| PageError::BadAddress(error.to_string()))?)
+        }
     };
     let log = TryLog { try_number: asked.try_number, ..TryLog::of(&row) };
     let wakes = state.wakeups.listen();
-    let following = Following {
-        state,
-        wakes,
-        id: row.id,
-        log,
-        position,
-        looks: 0,
-        has_said_idle: false,
-        is_over: false,
-    };
+    let following =
+        Following { state, wakes, id: row.id, log, position, looks: 0, has_said_idle: false, is_over: false };
     let events = stream::unfold(following, |mut following| async move {
         let event = following.next().await?;
         Some((Ok(event), following))

@@ -64,7 +64,8 @@ impl Cell {
 
     /// `3 success, 1 failed`.
     pub(super) fn summary(&self) -> String {
-        let parts: Vec<String> = self.states.iter().map(|(state, count)| format!("{count} {state}")).collect();
+        let parts: Vec<String> =
+            self.states.iter().map(|(state, count)| format!("{count} {state}")).collect();
         parts.join(", ")
     }
 

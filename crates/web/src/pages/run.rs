@@ -159,7 +159,8 @@ fn task_row(
 ) -> Markup {
     let href = urls::task(run.dag_id.as_str(), run.run_id.as_str(), name.as_str());
     let task = dag.index_of(name.as_str()).map(|task| dag.task(task));
-    let operator = task.map(|task| task.operator_name.as_deref().unwrap_or(&task.task_type)).unwrap_or_default();
+    let operator =
+        task.map(|task| task.operator_name.as_deref().unwrap_or(&task.task_type)).unwrap_or_default();
     html! {
         @if let Some(cell) = cell {
             tr data-key=(name) data-href=(href) {

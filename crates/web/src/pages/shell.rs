@@ -68,7 +68,8 @@ pub(super) fn respond(headers: &HeaderMap, who: &Identity, page: &Page<'_>) -> R
 
 /// A page for an error, on which nobody is known.
 pub(super) fn bare(title: &str, body: &Markup) -> Response {
-    let page = Page { title, section: Section::Dags, events: None, body: body.clone(), fixed: Markup::default() };
+    let page =
+        Page { title, section: Section::Dags, events: None, body: body.clone(), fixed: Markup::default() };
     ([(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY)], document(&page, None)).into_response()
 }
 

@@ -53,7 +53,8 @@ impl Asked {
     }
 }
 
-const TABS: [(&str, &str); 4] = [("", "Log"), ("xcom", "XCom"), ("rendered", "Rendered"), ("details", "Details")];
+const TABS: [(&str, &str); 4] =
+    [("", "Log"), ("xcom", "XCom"), ("rendered", "Rendered"), ("details", "Details")];
 
 /// What all views of the page need.
 struct Place<'p> {
@@ -125,7 +126,9 @@ pub(super) async fn page(
             (mapped_page(&mut *tx, &place, &asked).await?, format!("{} · {run_id}", place.name()))
         }
         None => {
-            return Err(PageError::NotFound(format!("Task {task_id:?} has no instance {index} in run {run_id:?}.")));
+            return Err(PageError::NotFound(format!(
+                "Task {task_id:?} has no instance {index} in run {run_id:?}."
+            )));
         }
     };
     drop(tx);
@@ -161,7 +164,8 @@ async fn instance_page(
     let earlier = tx.tries(row.id).await?;
     let last = row.try_number.max(earlier.last().map_or(0, |one| one.try_number));
     let shown = asked.try_number.unwrap_or(last);
-    let shown_row = earlier.iter().find(|one| one.try_number == shown && shown != row.try_number).unwrap_or(row);
+    let shown_row =
+        earlier.iter().find(|one| one.try_number == shown && shown != row.try_number).unwrap_or(row);
     let content = match asked.tab() {
         "xcom" => xcom_tab(tx, row).await?,
         "rendered" => rendered_tab(tx.rendered_fields(row.id).await?.as_ref()),
@@ -369,7 +373,8 @@ async fn mapped_page(tx: &mut dyn Tx, place: &Place<'_>, asked: &Asked) -> Resul
         sort: vec![(TaskInstanceSort::MapIndex, Direction::Ascending)],
     };
     let listing = tx.task_instances(&filter, &slice).await?;
-    let cells = reads::cells(tx, std::slice::from_ref(place.run)).await?.remove(&place.run.id).unwrap_or_default();
+    let cells =
+        reads::cells(tx, std::slice::from_ref(place.run)).await?.remove(&place.run.id).unwrap_or_default();
     let Some(cell) = cells.get(&TaskId::from(place.task_id)) else {
         return Err(PageError::NotFound(format!(
             "Run {:?} has no task {:?}, or not yet.",

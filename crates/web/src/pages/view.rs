@@ -100,7 +100,11 @@ pub(super) fn relative(at: Timestamp, now: Timestamp) -> Markup {
 
 /// A length of time, for people.
 pub(super) fn duration(seconds: f64) -> String {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "It is clamped to what fits.")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "It is clamped to what fits."
+    )]
     let whole = seconds.clamp(0.0, 1e12) as u64;
     match whole {
         0 => format!("{:.0} ms", seconds.max(0.0) * 1000.0),
