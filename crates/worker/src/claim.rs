@@ -10,7 +10,7 @@ use gust_model::{
 };
 use gust_ports::{
     Tx,
-    metastore::{TxMode, XComFilter},
+    metastore::{Guard, LeasePatch, TaskInstancePatch, TaskInstanceWrite, TxMode, XComFilter},
 };
 use gust_python_host::messages::{
     AssetAliasReferenceAssetEventDagRun, AssetEventDagRunReference, AssetReferenceAssetEventDagRun,
@@ -133,9 +133,28 @@ pub(crate) async fn claim(
             _ => return Ok(None),
         },
     };
-    let claimed = gather(&mut *tx, dags, task_instance, attempt_id, epoch, asked_at).await?;
-    tx.commit().await?;
-    Ok(Some(claimed))
+    match gather(&mut *tx, dags, task_instance, attempt_id, epoch, asked_at).await {
+        Ok(claimed) => {
+            tx.commit().await?;
+            Ok(Some(claimed))
+        }
+        // No worker will ever be able to run it: sent again and again it would stay queued for ever.
+        Err(error @ (WorkerError::Missing { .. } | WorkerError::UnreadableDag { .. })) => {
+            let now = tx.now().await?;
+            let patch = TaskInstancePatch {
+                state: Some(TaskInstanceState::Failed),
+                is_dirty: Some(true),
+                lease: LeasePatch::End,
+                end_date: Some(Some(now)),
+                ..TaskInstancePatch::default()
+            };
+            let write = TaskInstanceWrite { id, guard: Guard::Fence(epoch, attempt_id), patch };
+            tx.update_task_instances(&[write]).await?;
+            tx.commit().await?;
+            Err(error)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Reads what a try needs besides its row.

@@ -41,6 +41,7 @@ pub(crate) struct LogWriter {
     /// When the oldest line in the buffer came, on the monotonic clock.
     since: Option<Duration>,
     interval: Duration,
+    is_followed: bool,
     interval_min: Duration,
     interval_max: Duration,
     chunk_bytes: usize,
@@ -65,6 +66,7 @@ impl LogWriter {
             buffer: Vec::new(),
             since: None,
             interval: config.log_interval_min,
+            is_followed: false,
             interval_min: config.log_interval_min,
             interval_max: config.log_interval_max,
             chunk_bytes: config.log_chunk_bytes,
@@ -101,6 +103,7 @@ impl LogWriter {
 
     /// Somebody follows the log, or nobody does any more.
     pub(crate) fn set_followed(&mut self, is_followed: bool) {
+        self.is_followed = is_followed;
         if is_followed {
             self.interval = self.interval_min;
         }
@@ -127,7 +130,9 @@ impl LogWriter {
         }
         let lines = std::mem::take(&mut self.buffer);
         self.since = None;
-        self.interval = (self.interval * 2).min(self.interval_max);
+        if !self.is_followed {
+            self.interval = (self.interval * 2).min(self.interval_max);
+        }
         self.upload = self.put(&lines, false);
     }
 

@@ -53,6 +53,15 @@ pub struct TriggererConfig {
     pub poll_interval: Duration,
 }
 
+impl TriggererConfig {
+    /// The defaults.
+    #[must_use]
+    pub fn new(name: String) -> Self {
+        let base = WorkerConfig { name, ..WorkerConfig::new("", 0) };
+        Self { base, capacity: 1000, poll_interval: Duration::from_secs(5) }
+    }
+}
+
 /// Starts the processes that run triggers: [`Host`], or a simulation's.
 #[async_trait]
 pub trait TriggerProcesses: Send + Sync {
@@ -169,9 +178,15 @@ pub struct Triggerer {
 }
 
 impl Triggerer {
+    /// A triggerer of this name with everything else as usual, that has not begun yet.
+    #[must_use]
+    pub fn new(services: Services, host: Host, name: String) -> Self {
+        Self::with(services, TriggererConfig::new(name), Arc::new(host))
+    }
+
     /// A triggerer that has not begun yet.
     #[must_use]
-    pub fn new(services: Services, config: TriggererConfig, processes: Arc<dyn TriggerProcesses>) -> Self {
+    pub fn with(services: Services, config: TriggererConfig, processes: Arc<dyn TriggerProcesses>) -> Self {
         let base = Arc::new(config.base.clone());
         let secrets = Arc::new(Secrets::new(base.min_secret_length, &base.sensitive_names));
         let dags: Arc<DagCache> = Arc::default();

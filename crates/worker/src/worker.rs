@@ -218,11 +218,18 @@ impl Worker {
     /// Fetches the code and starts the process, holding the lease meanwhile.
     async fn start(&self, claimed: &Claimed, lease: &mut LeaseOf) -> Result<Box<dyn Process>, WorkerError> {
         let clock = &self.services.clock;
-        let start = async {
+        let started =
+            Wake::Run { dag_id: claimed.run.dag_id.clone(), run_id: claimed.run.run_id.clone(), plan: false };
+        let prepare = async {
             let bundle_path = claimed.bundle_path(&self.services).await?;
             let startup = claimed.startup(clock.now());
             let task = SpawnTask { bundle_path, startup, env: self.config.env.clone() };
             Ok(self.services.processes.start_task(task).await?)
+        };
+        let start = async {
+            // Pages hear of it while the process starts.
+            let ((), process) = futures::join!(self.services.wakeups.wake(started), prepare);
+            process
         };
         tokio::pin!(start);
         loop {

@@ -31,6 +31,7 @@ use tracing::warn;
 
 pub(crate) use assets::by_id as assets_by_id;
 pub(crate) use buffer::{Buffer, Write, apply};
+pub(crate) use secret_rows::SecretDesk;
 
 use crate::{
     config::WorkerConfig, dags::DagCache, error::WorkerError, persist::persistently, redact::Secrets,
@@ -53,6 +54,7 @@ pub(crate) struct Desk {
     pub(crate) dags: Arc<DagCache>,
     pub(crate) secrets: Arc<Secrets>,
     pub(crate) asker: Option<Asker>,
+    sealed: SecretDesk,
     buffer: tokio::sync::Mutex<Buffer>,
     /// A renewal that came with a write, and when it was asked for.
     renewed: Mutex<Option<(Duration, Renewal)>>,
@@ -127,6 +129,11 @@ impl Desk {
             dags: Arc::clone(dags),
             secrets: Arc::clone(secrets),
             asker,
+            sealed: SecretDesk::new(
+                Arc::clone(&services.metastore),
+                Arc::clone(&services.cipher),
+                Arc::clone(secrets),
+            ),
             buffer: tokio::sync::Mutex::default(),
             renewed: Mutex::default(),
             new_runs: Mutex::default(),
@@ -222,6 +229,9 @@ impl Desk {
     }
 
     async fn answer_once(&self, body: &FromTask) -> Result<Reply, WorkerError> {
+        if let Some(reply) = self.sealed.answer(body).await? {
+            return Ok(reply);
+        }
         match body {
             FromTask::GetXCom(m) => self.get_xcom(m).await,
             FromTask::GetXComCount(m) => self.count_xcoms(m).await,
@@ -229,11 +239,6 @@ impl Desk {
             FromTask::GetXComSequenceSlice(m) => self.xcom_slice(m).await,
             FromTask::SetXCom(m) => self.set_foreign_xcom(m).await,
             FromTask::DeleteXCom(m) => self.delete_foreign_xcom(m).await,
-            FromTask::GetVariable(m) => self.get_variable(m).await,
-            FromTask::GetVariableKeys(m) => self.variable_keys(m).await,
-            FromTask::PutVariable(m) => self.put_variable(m).await,
-            FromTask::DeleteVariable(m) => self.delete_variable(m).await,
-            FromTask::GetConnection(m) => self.get_connection(m).await,
             FromTask::GetDag(m) => self.get_dag(m).await,
             FromTask::GetDagRun(m) => self.get_dag_run(m).await,
             FromTask::GetDagRunState(m) => self.dag_run_state(m).await,

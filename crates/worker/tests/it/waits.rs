@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use gust_model::TaskInstanceState as S;
 use gust_ports::metastore::{Guard, TaskInstancePatch, TaskInstanceWrite};
-use gust_worker::{TriggerProcesses, Triggerer, TriggererConfig, WorkerConfig};
+use gust_worker::{TriggerProcesses, Triggerer, TriggererConfig};
 use serde_json::json;
 
 use crate::house::{House, InHand};
@@ -96,13 +96,9 @@ async fn a_trigger_in_python_wakes_fails_or_ends_its_task() {
         assert_eq!(row.state, S::Deferred, "{}", house.log(&row).await);
         assert!(row.trigger_id.is_some());
     }
-    let config = TriggererConfig {
-        base: WorkerConfig::new("test-host", 7),
-        capacity: 100,
-        poll_interval: Duration::from_secs(1),
-    };
+    let config = TriggererConfig::new("test-triggerer".to_owned());
     let processes = Arc::new(house.host.clone()) as Arc<dyn TriggerProcesses>;
-    let triggerer = Triggerer::new(house.services.clone(), config, processes);
+    let triggerer = Triggerer::with(house.services.clone(), config, processes);
     let shutdown = tokio_util::sync::CancellationToken::new();
     let running = tokio::spawn(triggerer.run(shutdown.clone()));
     tokio::time::timeout(Duration::from_mins(1), until_moved(&house, &hand, &tasks))
