@@ -74,3 +74,35 @@ fn an_end_in_a_mapped_group_looks_at_its_own_index() {
     assert!(world.facts_read <= 8, "{} facts read", world.facts_read);
     assert_eq!(world.run.state, DagRunState::Running);
 }
+
+#[test]
+fn ten_thousand_mapped_instances_are_planned_in_one_pass() {
+    let serialized = dag("mapped")
+        .task("get", &["work"], plain())
+        .mapped("work", &["sum"], value_of("get"), json!({}))
+        .task("sum", &[], plain())
+        .done();
+    let mut world = World::new(&serialized);
+    world.advance();
+    let get = world.find("get", -1).id;
+    world.start(get);
+    world.end(get, &Act::Push(10_000));
+    let plan = world.plan();
+    assert_eq!((plan.inserts.len(), plan.changes.len()), (9_999, 2));
+    assert!(plan.inserts.iter().all(|row| row.state == S::Scheduled));
+    assert_eq!(plan.tallies.len(), 3);
+}
+
+#[test]
+fn a_dag_of_ten_thousand_tasks_begins_in_one_pass() {
+    let names: Vec<String> = (0..10_000).map(|at| format!("t{at}")).collect();
+    let mut build = dag("large");
+    for (at, name) in names.iter().enumerate() {
+        let next: Vec<&str> = names.get(at + 100).map(String::as_str).into_iter().collect();
+        build = build.task(name, &next, plain());
+    }
+    let mut world = World::new(&build.done());
+    let plan = world.plan();
+    assert_eq!(plan.inserts.len(), 10_000);
+    assert_eq!(plan.inserts.iter().filter(|row| row.state == S::Scheduled).count(), 100);
+}

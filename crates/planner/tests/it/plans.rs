@@ -14,11 +14,13 @@ use crate::{
 fn summary(world: &World, plan: &Plan) -> String {
     let mut text = String::new();
     for row in &plan.inserts {
-        writeln!(text, "add {}[{}] {} try {}", row.task_id, row.map_index, row.state, row.try_number).unwrap();
+        writeln!(text, "add {}[{}] {} try {}", row.task_id, row.map_index, row.state, row.try_number)
+            .unwrap();
     }
     for change in &plan.changes {
         let row = &world.rows[&change.id];
-        writeln!(text, "set {}[{}] {} try {}", row.task_id, row.map_index, change.state, row.try_number).unwrap();
+        writeln!(text, "set {}[{}] {} try {}", row.task_id, row.map_index, change.state, row.try_number)
+            .unwrap();
     }
     for tally in &plan.tallies {
         let own: Vec<_> = tally.own.iter().map(|(state, count)| format!("{count} {state}")).collect();
@@ -36,7 +38,12 @@ fn summary(world: &World, plan: &Plan) -> String {
         .unwrap();
     }
     let run = &plan.run;
-    writeln!(text, "run {}: {} unfinished, {} under way", run.state, run.unfinished_count, run.under_way_count).unwrap();
+    writeln!(
+        text,
+        "run {}: {} unfinished, {} under way",
+        run.state, run.unfinished_count, run.under_way_count
+    )
+    .unwrap();
     writeln!(text, "ended {:?}, scheduled {}", plan.ended, plan.scheduled_any).unwrap();
     text
 }
