@@ -7,15 +7,14 @@ mod world;
 
 use std::sync::Arc;
 
-use gust_ports::{SystemClock, memory::ManualClock};
+use gust_ports::SystemClock;
 use gust_web::AuthMode;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tracing_subscriber::fmt().with_env_filter("gust_web=debug").init();
     let port: u16 = std::env::args().nth(1).unwrap_or_else(|| "8090".to_owned()).parse()?;
-    let manual = ManualClock::new(world::at("2026-03-01T12:00:00Z"));
-    let seeded = world::World::bare(AuthMode::AllAdmins, Arc::new(SystemClock::default()), manual);
+    let seeded = world::World::bare(AuthMode::AllAdmins, Arc::new(SystemClock::default()));
     world::seed(&seeded.state).await;
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
     println!("http://{}", listener.local_addr()?);

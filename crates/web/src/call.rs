@@ -8,7 +8,7 @@ use axum::{
 use gust_model::{DagId, MapIndex, RunId, TaskId};
 use serde_json::{Value, json};
 
-use crate::{auth::Identity, endpoint::Shape, error::ApiError, inputs::Inputs, state::AppState};
+use crate::{auth::{Identity, Role}, endpoint::{Access, Shape}, error::ApiError, inputs::Inputs, state::AppState};
 
 /// A call of an endpoint, its values checked.
 pub(crate) struct Call {
@@ -87,6 +87,9 @@ impl FromRequest<AppState> for Call {
         let missing = |what: &str| ApiError::Internal(format!("the request lacks its {what}"));
         let shape = parts.extensions.get::<Arc<Shape>>().cloned().ok_or_else(|| missing("shape"))?;
         let who = parts.extensions.get::<Identity>().cloned().unwrap_or_else(Identity::nobody);
+        if shape.access == Access::Write && who.role != Role::Admin {
+            return Err(ApiError::Status(StatusCode::FORBIDDEN, "Forbidden".into()));
+        }
         let path = RawPathParams::from_request_parts(&mut parts, state)
             .await
             .map_err(|_| ApiError::bad_request("the path is not valid UTF-8 once decoded"))?

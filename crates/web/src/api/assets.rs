@@ -228,7 +228,8 @@ async fn show(tx: &mut dyn Tx, asset: &Asset) -> Result<AssetResponse, ApiError>
             AssetReferenceKind::Inlet => shown.consuming_tasks.push(task(reference.task_id)),
         }
     }
-    let newest = AssetEventFilter { asset_ids: vec![asset.id], limit: Some(1), ..AssetEventFilter::default() };
+    let newest =
+        AssetEventFilter { asset_ids: vec![asset.id], limit: Some(1), ..AssetEventFilter::default() };
     shown.last_asset_event = tx.asset_events(&newest).await?.first().map(|event| LastAssetEventResponse {
         id: Some(number(event.id.0)),
         timestamp: Some(event.timestamp.into()),
@@ -248,7 +249,9 @@ async fn list(call: Call) -> Result<Json<AssetCollectionResponse>, ApiError> {
     let mut tx = call.state.metastore.begin(TxMode::Read).await?;
     let mut assets = all_assets(&mut *tx).await?;
     assets.retain(|asset| {
-        (asset.is_active || !query.is_set("only_active")) && holds(&name, &asset.name) && holds(&uri, &asset.uri)
+        (asset.is_active || !query.is_set("only_active"))
+            && holds(&name, &asset.name)
+            && holds(&uri, &asset.uri)
     });
     if !dag_ids.is_empty() {
         let mut kept = Vec::new();
@@ -369,7 +372,8 @@ async fn create_event(call: Call) -> Result<Json<AssetEventResponse>, ApiError> 
         by_number(&mut *tx, id).await?
     };
     let asset = asset.ok_or_else(|| ApiError::not_found(format!("Asset with ID: `{id}` was not found")))?;
-    let mut extra = call.body.value("extra").cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+    let mut extra =
+        call.body.value("extra").cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
     if let Value::Object(fields) = &mut extra {
         fields.insert("from_rest_api".into(), Value::Bool(true));
     }

@@ -22,9 +22,7 @@ use utoipa::ToSchema;
 
 use super::{
     dags::{DagVersionResponse, DisplayNames, dag_or_404},
-    lists::{
-        PAGE, RUN_STATES, RUN_TYPES, TEXT_LIST, page, parsed, pattern, range, window, with_time_ranges,
-    },
+    lists::{PAGE, RUN_STATES, RUN_TYPES, TEXT_LIST, page, parsed, pattern, range, window, with_time_ranges},
     task_instances,
 };
 use crate::{
@@ -118,13 +116,16 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .query(MASK)
             .body(PATCH)
             .answers::<DagRunResponse>(),
-        Endpoint::new(Method::DELETE, run, "delete_dag_run", delete)
-            .about(tag, "Removes a run.")
-            .status(204),
-        Endpoint::new(Method::POST, "/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/clear", "clear_dag_run", clear)
-            .about(tag, "Runs a run again, or says what of it would run again.")
-            .body(CLEAR)
-            .answers::<DagRunResponse>(),
+        Endpoint::new(Method::DELETE, run, "delete_dag_run", delete).about(tag, "Removes a run.").status(204),
+        Endpoint::new(
+            Method::POST,
+            "/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/clear",
+            "clear_dag_run",
+            clear,
+        )
+        .about(tag, "Runs a run again, or says what of it would run again.")
+        .body(CLEAR)
+        .answers::<DagRunResponse>(),
         Endpoint::new(
             Method::GET,
             "/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/wait",
@@ -208,10 +209,7 @@ async fn response(
         // A run that was made without parameters has an empty object in Airflow.
         conf: Some(if run.conf.is_null() { json!({}) } else { run.conf.clone() }),
         note: run.note.clone(),
-        dag_versions: version
-            .iter()
-            .map(|graph| DagVersionResponse::of(&graph.version, &name))
-            .collect(),
+        dag_versions: version.iter().map(|graph| DagVersionResponse::of(&graph.version, &name)).collect(),
         bundle_version: run.bundle_version.as_ref().map(ToString::to_string),
         dag_display_name: name,
         partition_key: run.partition_key.clone(),
@@ -223,11 +221,7 @@ pub(super) fn run_not_found(dag_id: &DagId, run_id: &RunId) -> ApiError {
     ApiError::not_found(format!("The DagRun with dag_id: `{dag_id}` and run_id: `{run_id}` was not found"))
 }
 
-pub(super) async fn run_or_404(
-    tx: &mut dyn Tx,
-    dag_id: &DagId,
-    run_id: &RunId,
-) -> Result<DagRun, ApiError> {
+pub(super) async fn run_or_404(tx: &mut dyn Tx, dag_id: &DagId, run_id: &RunId) -> Result<DagRun, ApiError> {
     tx.dag_run(dag_id, run_id).await?.ok_or_else(|| run_not_found(dag_id, run_id))
 }
 
@@ -495,5 +489,6 @@ async fn wait(call: Call) -> Result<Response, ApiError> {
         },
     );
     let lines = futures::stream::iter([Ok(first.0)]).chain(rest);
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
+    // Airflow names no content type here, and its Python client refuses one that is not JSON.
+    Ok(Body::from_stream(lines).into_response())
 }

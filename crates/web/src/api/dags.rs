@@ -206,8 +206,7 @@ pub(super) async fn graph_or_404(
     dag_id: &DagId,
 ) -> Result<(DagRecord, Arc<Graph>), ApiError> {
     let record = tx.dag(dag_id).await?.ok_or_else(|| dag_not_found(dag_id))?;
-    let graph =
-        state.graph(tx, record.current_version_id).await?.ok_or_else(|| dag_not_found(dag_id))?;
+    let graph = state.graph(tx, record.current_version_id).await?.ok_or_else(|| dag_not_found(dag_id))?;
     Ok((record, graph))
 }
 
@@ -262,7 +261,8 @@ fn response(record: &DagRecord, graph: Option<&Graph>) -> DagResponse {
         allowed_run_types: allowed.map(|allowed| allowed.iter().cloned().collect()),
         owners: record.owners.split(',').map(|owner| owner.trim().to_owned()).collect(),
         // Airflow signs this token; here it only names the file, and whoever uses it must be allowed to.
-        file_token: json!({"bundle_name": record.bundle_name, "relative_fileloc": record.relative_fileloc}).to_string(),
+        file_token: json!({"bundle_name": record.bundle_name, "relative_fileloc": record.relative_fileloc})
+            .to_string(),
     }
 }
 
@@ -403,9 +403,7 @@ async fn details(call: Call) -> Result<Json<DagDetailsResponse>, ApiError> {
             .unwrap_or(false),
         template_search_path: attribute("template_searchpath").and_then(|value| match value {
             Value::String(path) => Some(vec![path]),
-            Value::Array(paths) => {
-                Some(paths.iter().filter_map(Value::as_str).map(str::to_owned).collect())
-            }
+            Value::Array(paths) => Some(paths.iter().filter_map(Value::as_str).map(str::to_owned).collect()),
             _ => None,
         }),
         timezone,
@@ -427,9 +425,10 @@ async fn patch(call: Call) -> Result<Json<DagResponse>, ApiError> {
         return Err(ApiError::bad_request("Only `is_paused` field can be updated through the REST API"));
     }
     let dag_id = call.dag_id();
-    let is_paused = call.body.flag("is_paused").ok_or_else(|| {
-        ApiError::invalid_body("is_paused must be true or false", &call.raw_body)
-    })?;
+    let is_paused = call
+        .body
+        .flag("is_paused")
+        .ok_or_else(|| ApiError::invalid_body("is_paused must be true or false", &call.raw_body))?;
     gust_operations::set_dag_paused(call.state.ports(), dag_id.clone(), is_paused).await.map_err(
         |error| match error {
             gust_operations::OperationError::DagNotFound(dag_id) => {

@@ -18,14 +18,8 @@ pub(super) const INT_LIST: Kind = Kind::List(&Kind::Int(i64::MIN));
 /// The states by which runs are filtered.
 pub(super) const RUN_STATES: &[&str] = &["queued", "running", "success", "failed"];
 /// The types by which runs are filtered.
-pub(super) const RUN_TYPES: &[&str] = &[
-    "backfill",
-    "scheduled",
-    "manual",
-    "operator_triggered",
-    "asset_triggered",
-    "asset_materialization",
-];
+pub(super) const RUN_TYPES: &[&str] =
+    &["backfill", "scheduled", "manual", "operator_triggered", "asset_triggered", "asset_materialization"];
 /// The states by which task instances are filtered; `none` is the one without a name.
 pub(super) const TI_STATES: &[&str] = &[
     "none",
@@ -79,8 +73,9 @@ pub(super) fn page<'i, S>(
 ) -> Result<Page<S>, ApiError> {
     let mut sort = Vec::new();
     for wanted in order {
-        let (name, direction) =
-            wanted.strip_prefix('-').map_or((wanted, Direction::Ascending), |name| (name, Direction::Descending));
+        let (name, direction) = wanted
+            .strip_prefix('-')
+            .map_or((wanted, Direction::Ascending), |name| (name, Direction::Descending));
         let by = column(name).ok_or_else(|| bad_order(name))?;
         sort.push((by, direction));
     }

@@ -31,7 +31,10 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             "get_log",
             get,
         )
-        .about("Task Instance", "Gives the log of a try, behind the token of an earlier answer if one is given.")
+        .about(
+            "Task Instance",
+            "Gives the log of a try, behind the token of an earlier answer if one is given.",
+        )
         .query(QUERY)
         .answers::<TaskInstancesLogResponse>(),
     ]
@@ -100,7 +103,8 @@ async fn get(call: Call) -> Result<Response, ApiError> {
     // A task that is not over may go on writing, in this epoch or, after a deferral, in the next.
     let may_grow = !row.state.is_finished() && row.state.is_under_way();
     let log = TryLog { try_number: number, ..TryLog::of(&row) };
-    let limit = if call.query.is_set("full_content") { usize::MAX } else { call.state.settings.max_log_lines };
+    let limit =
+        if call.query.is_set("full_content") { usize::MAX } else { call.state.settings.max_log_lines };
     let page = read_log(&*call.state.store, &log, after, limit).await.map_err(|error| match error {
         ReadError::BadPosition(_) => bad_token(),
         ReadError::Store(error) => ApiError::Internal(error.to_string()),

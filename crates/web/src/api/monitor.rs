@@ -1,6 +1,9 @@
 //! Health and version.
 
-use axum::{Json, http::Method};
+use axum::{
+    Json,
+    http::{Method, StatusCode},
+};
 use chrono::TimeDelta;
 use gust_model::record::{Component, ComponentKind, Timestamp};
 use gust_ports::metastore::TxMode;
@@ -11,9 +14,12 @@ use crate::{
     call::Call,
     endpoint::{Access, Endpoint},
     error::ApiError,
+    inputs::{Field, TEXT, optional},
     state::AppState,
     time,
 };
+
+const SECTION: &[Field] = &[optional("section", TEXT)];
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
@@ -25,6 +31,9 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .about("Version", "Says which version serves.")
             .access(Access::Public)
             .answers::<VersionInfo>(),
+        Endpoint::new(Method::GET, "/api/v2/config", "get_config", config)
+            .about("Config", "Says that the configuration is not shown.")
+            .query(SECTION),
     ]
 }
 
@@ -112,4 +121,14 @@ struct VersionInfo {
 async fn version(_call: Call) -> Json<VersionInfo> {
     // Clients read it to know which API they talk to, so it is Airflow's, whose API this is.
     Json(VersionInfo { version: "3.3.2", git_version: Some(concat!("gust ", env!("CARGO_PKG_VERSION"))) })
+}
+
+/// Airflow's answer where the configuration is not exposed, which Gust's never is: `gust config list` shows it to who
+/// runs the server.
+async fn config(_call: Call) -> ApiError {
+    ApiError::Status(
+        StatusCode::FORBIDDEN,
+        "Your Airflow administrator chose not to expose the configuration, most likely for security reasons."
+            .into(),
+    )
 }

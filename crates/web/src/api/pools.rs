@@ -116,9 +116,12 @@ async fn usages(tx: &mut dyn Tx) -> Result<BTreeMap<PoolName, PoolUsage>, ApiErr
 
 async fn shown(state: &AppState, name: &PoolName) -> Result<PoolResponse, ApiError> {
     let mut tx = state.metastore.begin(TxMode::Read).await?;
-    let pool = tx.pools().await?.into_iter().find(|pool| pool.name == *name).ok_or_else(|| {
-        ApiError::not_found(format!("The Pool with name: `{name}` was not found"))
-    })?;
+    let pool = tx
+        .pools()
+        .await?
+        .into_iter()
+        .find(|pool| pool.name == *name)
+        .ok_or_else(|| ApiError::not_found(format!("The Pool with name: `{name}` was not found")))?;
     let usage = usages(&mut *tx).await?.get(name).copied().unwrap_or_default();
     Ok(show(&pool, usage))
 }
@@ -199,7 +202,11 @@ async fn patch(call: Call) -> Result<Json<PoolResponse>, ApiError> {
     let patch = PoolPatch {
         slots: if is_wanted("slots") { small(call.body.int("slots"), &call)? } else { None },
         description: is_wanted("description").then(|| call.body.owned("description")),
-        include_deferred: if is_wanted("include_deferred") { call.body.flag("include_deferred") } else { None },
+        include_deferred: if is_wanted("include_deferred") {
+            call.body.flag("include_deferred")
+        } else {
+            None
+        },
     };
     gust_operations::update_pool(call.state.ports(), name.into(), patch).await?;
     shown(&call.state, &name.into()).await.map(Json)

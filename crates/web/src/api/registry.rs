@@ -223,8 +223,7 @@ async fn version(call: Call) -> Result<Json<DagVersionResponse>, ApiError> {
     let dag_id = call.dag_id();
     let mut tx = call.state.metastore.begin(TxMode::Read).await?;
     let record = tx.dag(&dag_id).await?;
-    let found =
-        tx.dag_versions(&dag_id).await?.into_iter().find(|version| version.version_number == number);
+    let found = tx.dag_versions(&dag_id).await?.into_iter().find(|version| version.version_number == number);
     let (Some(record), Some(found)) = (record, found) else {
         return Err(ApiError::not_found(format!(
             "The DagVersion with dag_id: `{dag_id}` and version_number: `{number}` was not found"
@@ -446,7 +445,9 @@ async fn tasks(call: Call) -> Result<Json<TaskCollectionResponse>, ApiError> {
             });
         }
         "owner" => indexes.sort_by(|a, b| task(a).owner.cmp(&task(b).owner)),
-        "start_date" => indexes.sort_by_key(|index| (task(index).start_date.is_none(), task(index).start_date)),
+        "start_date" => {
+            indexes.sort_by_key(|index| (task(index).start_date.is_none(), task(index).start_date))
+        }
         "end_date" => indexes.sort_by_key(|index| (task(index).end_date.is_none(), task(index).end_date)),
         "trigger_rule" => indexes.sort_by_key(|index| task(index).trigger_rule.as_str()),
         "retries" => indexes.sort_by_key(|index| task(index).retries),

@@ -78,9 +78,14 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .query(UPDATE_MASK)
             .body(VARIABLE)
             .answers::<VariableResponse>(),
-        Endpoint::new(Method::DELETE, "/api/v2/variables/{*variable_key}", "delete_variable", delete_variable)
-            .about(variable, "Removes a Variable.")
-            .status(204),
+        Endpoint::new(
+            Method::DELETE,
+            "/api/v2/variables/{*variable_key}",
+            "delete_variable",
+            delete_variable,
+        )
+        .about(variable, "Removes a Variable.")
+        .status(204),
         Endpoint::new(Method::GET, "/api/v2/connections", "get_connections", connections)
             .about(connection, "Lists Connections.")
             .query(CONNECTIONS)
@@ -218,9 +223,7 @@ async fn patch_variable(call: Call) -> Result<Json<VariableResponse>, ApiError> 
     no_teams(&call)?;
     let key = call.segment("variable_key");
     if call.body.text("key") != Some(key) {
-        return Err(ApiError::bad_request(
-            "Invalid body, key from request body doesn't match uri parameter",
-        ));
+        return Err(ApiError::bad_request("Invalid body, key from request body doesn't match uri parameter"));
     }
     let mask: Vec<&str> = call.query.texts("update_mask").collect();
     let is_wanted = |name: &str| call.body.is_given(name) && (mask.is_empty() || mask.contains(&name));
@@ -370,7 +373,8 @@ fn apply(call: &Call, record: &mut ConnectionRecord, mask: &[&str]) -> Result<()
                     Value::Null
                 } else {
                     serde_json::from_str(extra).map_err(|error| {
-                        let text = format!("The `extra` field must be a valid JSON object in string form: {error}");
+                        let text =
+                            format!("The `extra` field must be a valid JSON object in string form: {error}");
                         ApiError::invalid_body(&text, &call.raw_body)
                     })?
                 };

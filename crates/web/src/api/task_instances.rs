@@ -5,14 +5,12 @@ use std::collections::BTreeMap;
 use axum::{Json, http::Method};
 use gust_model::{
     DagRunId, MapIndex, TaskId,
-    record::{DagRun, TaskInstance, TaskInstanceTry, Trigger},
+    record::{DagRun, TaskInstance, Trigger},
 };
 use gust_operations::{ClearRequest, MarkRequest, OperationError};
 use gust_ports::{
     Tx,
-    metastore::{
-        Direction, Page, TaskInstanceFilter, TaskInstanceSort, TimeRange, TxMode,
-    },
+    metastore::{Direction, Page, TaskInstanceFilter, TaskInstanceSort, TimeRange, TxMode},
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -311,10 +309,8 @@ impl Surroundings {
         if let Some(run) = self.runs.get(&row.dag_run_id) {
             return Ok(run.clone());
         }
-        let run = tx
-            .dag_run_by_id(row.dag_run_id)
-            .await?
-            .ok_or_else(|| run_not_found(&row.dag_id, &row.run_id))?;
+        let run =
+            tx.dag_run_by_id(row.dag_run_id).await?.ok_or_else(|| run_not_found(&row.dag_id, &row.run_id))?;
         self.runs.insert(run.id, run.clone());
         Ok(run)
     }
@@ -650,11 +646,7 @@ async fn get_mapped(call: Call) -> Result<Json<TaskInstanceResponse>, ApiError> 
     Ok(Json(Surroundings::default().show(&call.state, &mut *tx, &row).await?))
 }
 
-async fn all_tries(
-    tx: &mut dyn Tx,
-    call: &Call,
-    map_index: MapIndex,
-) -> Result<Vec<TaskInstance>, ApiError> {
+async fn all_tries(tx: &mut dyn Tx, call: &Call, map_index: MapIndex) -> Result<Vec<TaskInstance>, ApiError> {
     let row = row_or_404(tx, call, map_index).await?;
     let mut tries = tx.tries(row.id).await?;
     // What waits for its next try shows its last one, which is kept already once it was cleared.
@@ -680,8 +672,7 @@ async fn try_details(call: Call) -> Result<Json<TaskInstanceHistoryResponse>, Ap
     let map_index = call.map_index()?;
     let number: i32 = call.number("task_try_number")?;
     let mut tx = call.state.metastore.begin(TxMode::Read).await?;
-    let found =
-        all_tries(&mut *tx, &call, map_index).await?.into_iter().find(|row| row.try_number == number);
+    let found = all_tries(&mut *tx, &call, map_index).await?.into_iter().find(|row| row.try_number == number);
     let Some(row) = found else {
         return Err(ApiError::not_found(format!(
             "The Task Instance with dag_id: `{}`, run_id: `{}`, task_id: `{}`, try_number: `{number}` and map_index: \

@@ -37,8 +37,7 @@ const LIST: &[Field] = &[
     int("offset", 0, 0),
 ];
 const GET: &[Field] = &[int("map_index", -1, -1), flag("deserialize", false), flag("stringify", false)];
-const CREATE: &[Field] =
-    &[required("key", TEXT), required("value", Kind::Any), int("map_index", -1, -1)];
+const CREATE: &[Field] = &[required("key", TEXT), required("value", Kind::Any), int("map_index", -1, -1)];
 const UPDATE: &[Field] = &[required("value", Kind::Any), int("map_index", -1, -1)];
 const AT_INDEX: &[Field] = &[int("map_index", -1, -1)];
 /// Keys by which the SDK tells serialized objects; a client must not make it build any.
@@ -199,7 +198,9 @@ fn readable(value: &Value) -> Value {
             let class = fields.get("__classname__").or_else(|| fields.get("__type")).and_then(Value::as_str);
             let data = fields.get("__data__").or_else(|| fields.get("__var")).unwrap_or(&Value::Null);
             let Some(class) = class else {
-                return Value::Object(fields.iter().map(|(key, value)| (key.clone(), readable(value))).collect());
+                return Value::Object(
+                    fields.iter().map(|(key, value)| (key.clone(), readable(value))).collect(),
+                );
             };
             let version = fields.get("__version__").map_or_else(|| "0".to_owned(), Value::to_string);
             Value::from(object_text(class, &version, data))
@@ -209,9 +210,8 @@ fn readable(value: &Value) -> Value {
 }
 
 fn object_text(class: &str, version: &str, data: &Value) -> String {
-    let joined = |items: &[Value]| {
-        items.iter().map(|item| python_str(&readable(item))).collect::<Vec<_>>().join(",")
-    };
+    let joined =
+        |items: &[Value]| items.iter().map(|item| python_str(&readable(item))).collect::<Vec<_>>().join(",");
     if let ("builtins.tuple" | "builtins.set" | "builtins.frozenset", Value::Array(items)) = (class, data) {
         return format!("({})", joined(items));
     }
@@ -271,7 +271,9 @@ fn python_repr(value: &Value) -> String {
         Value::Object(fields) => {
             let pairs = fields
                 .iter()
-                .map(|(key, value)| format!("{}: {}", python_repr(&Value::from(key.as_str())), python_repr(value)))
+                .map(|(key, value)| {
+                    format!("{}: {}", python_repr(&Value::from(key.as_str())), python_repr(value))
+                })
                 .collect::<Vec<_>>();
             format!("{{{}}}", pairs.join(", "))
         }
@@ -330,8 +332,7 @@ async fn create(call: Call) -> Result<(StatusCode, Json<XComResponseNative>), Ap
         )));
     }
     let timestamp = tx.now().await?;
-    let xcom =
-        XCom { key, dag_id, run_id, value, mapped_length: None, is_dag_result: false, timestamp };
+    let xcom = XCom { key, dag_id, run_id, value, mapped_length: None, is_dag_result: false, timestamp };
     tx.put_xcoms(std::slice::from_ref(&xcom)).await?;
     let described = describe(&call.state, &mut *tx, &mut DisplayNames::default(), &xcom).await?;
     tx.commit().await?;

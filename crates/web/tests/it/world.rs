@@ -47,7 +47,6 @@ pub struct World {
     pub state: AppState,
     pub router: Router,
     pub token: String,
-    pub clock: ManualClock,
 }
 
 pub const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
@@ -63,13 +62,13 @@ impl World {
 
     pub async fn with(mode: AuthMode) -> Self {
         let clock = ManualClock::new(at("2026-03-01T12:00:00Z"));
-        let world = Self::bare(mode, Arc::new(clock.clone()), clock);
+        let world = Self::bare(mode, Arc::new(clock));
         seed(&world.state).await;
         world
     }
 
     /// Without rows.
-    pub fn bare(mode: AuthMode, shared: Arc<dyn Clock>, clock: ManualClock) -> Self {
+    pub fn bare(mode: AuthMode, shared: Arc<dyn Clock>) -> Self {
         let auth = Auth::new(mode, SECRET).unwrap();
         let token = auth.token("tester", Role::Admin, shared.now()).unwrap();
         let metastore: Arc<dyn Metastore> = Arc::new(MemoryMetastore::new(Arc::clone(&shared)));
@@ -84,7 +83,7 @@ impl World {
             auth,
             Settings::default(),
         );
-        Self { router: gust_web::router(state.clone()), state, token, clock }
+        Self { router: gust_web::router(state.clone()), state, token }
     }
 
     pub async fn send(&self, request: Request<Body>) -> (StatusCode, Value) {
