@@ -1,4 +1,5 @@
 //! The command line: what `gust` can be asked for.
+#![expect(clippy::doc_markdown, reason = "what is written here is shown as plain text by --help")]
 
 use std::path::PathBuf;
 

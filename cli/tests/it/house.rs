@@ -105,11 +105,16 @@ impl Home {
             instance(13, "report", -1, "upstream_failed", 0),
         ];
         tx.insert_task_instances(&instances).await.unwrap();
-        tx.put_rendered_fields(instances[0].id, &json!({ "bash_command": "echo 1\necho 2", "env": {"A": "b"} }))
+        tx.put_rendered_fields(
+            instances[0].id,
+            &json!({ "bash_command": "echo 1\necho 2", "env": {"A": "b"} }),
+        )
+        .await
+        .unwrap();
+        let broken = "Traceback (most recent call last):\nSyntaxError: \u{1b}[31mbad".to_owned();
+        tx.replace_import_errors(&"dags-folder".into(), "broken.py", &[broken], version.created_at)
             .await
             .unwrap();
-        let broken = "Traceback (most recent call last):\nSyntaxError: \u{1b}[31mbad".to_owned();
-        tx.replace_import_errors(&"dags-folder".into(), "broken.py", &[broken], version.created_at).await.unwrap();
         tx.commit().await.unwrap();
         store.close().await;
 

@@ -58,7 +58,8 @@ fn variables_are_sealed_at_rest_and_read_back() {
     home.gust(&["variables", "set", "token", "s3cr3t-value", "--description", "of the API"]).ok();
     assert_eq!(home.gust(&["variables", "get", "token"]).ok(), "s3cr3t-value\n");
     assert!(!home.gust(&["variables", "list"]).ok().contains("s3cr3t"));
-    for entry in fs::read_dir(home.path()).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
+    for entry in fs::read_dir(home.path()).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file())
+    {
         let content = fs::read(entry.path()).unwrap();
         assert!(!content.windows(6).any(|bytes| bytes == b"s3cr3t"), "{:?}", entry.path());
     }
@@ -85,7 +86,14 @@ fn variables_travel_through_a_file() {
 #[test]
 fn connections_are_masked_unless_asked_for() {
     let home = Home::migrated();
-    home.gust(&["connections", "add", "warehouse", "--conn-uri", "postgresql://me:s3cr3t@db:5432/sales?ssl=1"]).ok();
+    home.gust(&[
+        "connections",
+        "add",
+        "warehouse",
+        "--conn-uri",
+        "postgresql://me:s3cr3t@db:5432/sales?ssl=1",
+    ])
+    .ok();
     let listed = home.gust(&["connections", "list"]).ok();
     assert!(!listed.contains("s3cr3t") && listed.contains("***"), "{listed}");
     assert_snapshot!(home.gust(&["connections", "get", "warehouse", "--show-values"]).ok());
@@ -104,7 +112,8 @@ fn connections_are_masked_unless_asked_for() {
 fn an_env_file_of_connections_is_imported() {
     let home = Home::migrated();
     let file = home.path().join("all.env");
-    fs::write(&file, "# ours\na=http://h:80\nb={\"conn_type\": \"aws\", \"extra\": {\"region\": \"eu\"}}\n").unwrap();
+    fs::write(&file, "# ours\na=http://h:80\nb={\"conn_type\": \"aws\", \"extra\": {\"region\": \"eu\"}}\n")
+        .unwrap();
     home.gust(&["connections", "import", file.to_str().unwrap()]).ok();
     let b = home.gust(&["connections", "get", "b", "--show-values", "-o", "json"]).json();
     assert_eq!(b["extra"], "{\"region\":\"eu\"}");

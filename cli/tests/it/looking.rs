@@ -45,7 +45,10 @@ async fn a_task_is_named_before_or_behind_its_run() {
     let home = Home::with_a_run().await;
     assert_eq!(home.gust(&["tasks", "state", "hello", RUN, "extract"]).ok(), "success\n");
     assert_eq!(home.gust(&["tasks", "state", "hello", "extract", RUN]).ok(), "success\n");
-    assert_eq!(home.gust(&["tasks", "state", "hello", RUN, "load.left", "--map-index", "0"]).ok(), "failed\n");
+    assert_eq!(
+        home.gust(&["tasks", "state", "hello", RUN, "load.left", "--map-index", "0"]).ok(),
+        "failed\n"
+    );
     assert_snapshot!(home.gust(&["tasks", "render", "hello", RUN, "extract"]).ok());
 }
 
@@ -55,7 +58,8 @@ async fn logs_read_as_text_and_as_the_lines_that_they_are() {
     let logs = ["tasks", "logs", "hello", RUN, "extract"];
     assert_snapshot!(home.gust(&logs).ok());
     let lines = home.gust(&[&logs[..], &["-o", "json"]].concat()).ok();
-    let events: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let events: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(events[0]["event"], "begin");
     // The try is over, so following it ends at once.
     assert_eq!(home.gust(&[&logs[..], &["--follow"]].concat()).ok(), home.gust(&logs).ok());
@@ -87,7 +91,8 @@ async fn unknown_names_are_errors_with_near_ones() {
 #[tokio::test]
 async fn a_trigger_makes_a_run_once() {
     let home = Home::with_a_run().await;
-    let trigger = ["dags", "trigger", "hello", "--run-id", "mine", "--conf", r#"{"who": "Bob"}"#, "-o", "json"];
+    let trigger =
+        ["dags", "trigger", "hello", "--run-id", "mine", "--conf", r#"{"who": "Bob"}"#, "-o", "json"];
     let run = home.gust(&trigger).json();
     assert_eq!((&run["run_id"], &run["state"]), (&"mine".into(), &"queued".into()));
     assert_eq!(run["conf"]["who"], "Bob");

@@ -46,7 +46,7 @@ pub enum ConnectionsCommand {
   gust connections set mail --conn-type smtp --conn-host mail.example.com --conn-port 587
   gust connections set lake --conn-json '{\"conn_type\": \"aws\", \"extra\": {\"region_name\": \"eu-central-1\"}}'"
     )]
-    Set(SetArgs),
+    Set(Box<SetArgs>),
     /// Remove a Connection
     Delete {
         /// The Connection
@@ -73,6 +73,7 @@ An .env file: a line ID=URI, or ID={…} with JSON, for each."
 
 /// `gust connections set`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_field_names, reason = "the options' names are Airflow's")]
 pub struct SetArgs {
     /// The Connection
     conn_id: String,
@@ -165,7 +166,7 @@ pub async fn run(command: ConnectionsCommand, config: Config, out: &mut Out) -> 
         }
         ConnectionsCommand::Set(args) => {
             let conn_id = args.conn_id.clone();
-            put(&house, vec![(conn_id.clone(), given(args)?)], true).await?;
+            put(&house, vec![(conn_id.clone(), given(*args)?)], true).await?;
             out.say(&format!("set the Connection {conn_id}"))?;
         }
         ConnectionsCommand::Delete { conn_id } => {

@@ -1,4 +1,5 @@
 //! `gust dags …`
+#![expect(clippy::doc_markdown, reason = "what is written here is shown as plain text by --help")]
 
 mod listing;
 mod show;
