@@ -1,6 +1,7 @@
 //! Statements as text and values, and what little differs between SQLite and PostgreSQL.
 //!
-//! Both databases read `$1` parameters, `ON CONFLICT`, `RETURNING` and `NULLS LAST`, so that one text serves both.
+//! Both databases read `ON CONFLICT`, `RETURNING`, `UPDATE … FROM (VALUES …)` and `NULLS LAST`, so that one text, but
+//! for its parameters and a few words, serves both.
 //! The text of a statement depends only on its shape, never on its values, so that the databases' own caches of
 //! prepared statements, keyed by text, are the statement cache.
 
@@ -146,7 +147,7 @@ impl Statement {
     }
 
     /// Adds text whose `?` stand for `values`, `{now}` for the database's clock, `{now_once}` for the same where an
-    /// index is searched by it, and `{lock}` for `FOR UPDATE` and `{skip_locked}` for `SKIP LOCKED` where the
+    /// index is searched by it, and `{lock}` for a row lock and `{skip_locked}` for `SKIP LOCKED` where the
     /// database has them.
     pub(crate) fn add<const N: usize>(&mut self, text: &str, values: [Value; N]) -> &mut Self {
         let mut values = values.into_iter();
@@ -166,7 +167,9 @@ impl Statement {
                 self.now_once();
                 rest = after;
             } else if let Some(after) = rest.strip_prefix("{lock}") {
-                self.lock("FOR UPDATE");
+                // FOR UPDATE would also stop those who only refer to the row: a worker that leaves an XCom of a run
+                // must not wait for the pass that holds the run.
+                self.lock("FOR NO KEY UPDATE");
                 rest = after;
             } else if let Some(after) = rest.strip_prefix("{skip_locked}") {
                 self.lock("SKIP LOCKED");
@@ -183,9 +186,16 @@ impl Statement {
     /// Binds one value here.
     pub(crate) fn bind(&mut self, value: impl Into<Value>) -> &mut Self {
         self.values.push(value.into());
-        // Writing to a String cannot fail.
-        let _ = write!(self.text.to_mut(), "${}", self.values.len());
-        self
+        match self.dialect {
+            // SQLite takes a numbered parameter for a named one and looks for its name among all others, which makes
+            // a batch of thousands of values slow.
+            Dialect::Sqlite => self.raw("?"),
+            Dialect::Postgres => {
+                // Writing to a String cannot fail.
+                let _ = write!(self.text.to_mut(), "${}", self.values.len());
+                self
+            }
+        }
     }
 
     /// Binds the values of an `IN` list here; of none, `NULL`, which nothing equals. The last one is repeated until
@@ -318,13 +328,13 @@ mod tests {
     }
 
     #[test]
-    fn question_marks_become_numbered_parameters_in_order() {
+    fn every_parameter_has_its_value_and_sqlite_binds_its_clock() {
         let mut statement = statement(Dialect::Sqlite);
         statement
             .add("SELECT a FROM b WHERE c = ? AND d < {now} ", values![1_i64])
             .add("LIMIT ? {lock}", values![2_u32]);
         let (text, values) = statement.into_parts();
-        assert_eq!(text, "SELECT a FROM b WHERE c = $1 AND d < $2 LIMIT $3 ");
+        assert_eq!(text, "SELECT a FROM b WHERE c = ? AND d < ? LIMIT ? ");
         assert_eq!(values.len(), 3);
     }
 
@@ -332,7 +342,11 @@ mod tests {
     fn postgres_reads_its_own_clock_and_locks() {
         let mut statement = statement(Dialect::Postgres);
         statement.add("SELECT 1 WHERE {now} < ? ", values![true]).add("{lock} {skip_locked}", []);
-        assert_eq!(statement.into_parts().0, "SELECT 1 WHERE clock_timestamp() < $1 FOR UPDATE SKIP LOCKED");
+        statement.add(" ?", values![2_i64]);
+        assert_eq!(
+            statement.into_parts().0,
+            "SELECT 1 WHERE clock_timestamp() < $1 FOR NO KEY UPDATE SKIP LOCKED $2"
+        );
     }
 
     #[test]

@@ -16,6 +16,11 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Prepared statements kept on each connection.
 const STATEMENT_CACHE: usize = 400;
 
+/// Pages in the write-ahead log before a commit folds them into the file, which takes longer than other commits; and
+/// the bytes to which the log is cut back after that.
+const CHECKPOINT_PAGES: &str = "4000";
+const JOURNAL_LIMIT: &str = "67108864";
+
 /// Pages kept in memory on the writer, and on each reader, in KiB (SQLite reads a negative `cache_size` so).
 const WRITER_CACHE: &str = "-8192";
 const READER_CACHE: &str = "-2048";
@@ -55,7 +60,13 @@ impl SqliteStore {
         // The writer comes first: it makes the file and its journal mode, which readers then find.
         let writer = pool()
             .max_connections(1)
-            .connect_with(connect.clone().pragma("cache_size", WRITER_CACHE))
+            .connect_with(
+                connect
+                    .clone()
+                    .pragma("cache_size", WRITER_CACHE)
+                    .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+                    .pragma("journal_size_limit", JOURNAL_LIMIT),
+            )
             .await
             .map_err(failed)?;
         let reader = pool()

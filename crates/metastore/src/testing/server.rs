@@ -71,7 +71,7 @@ impl Server {
             eprintln!("skipped: {why}");
             return None;
         };
-        let (run, served) = match env::var("NEXTEST_RUN_ID") {
+        let (run, watched) = match env::var("NEXTEST_RUN_ID") {
             Ok(run) => (run, std::os::unix::process::parent_id()),
             Err(_) => (uuid::Uuid::new_v4().to_string(), std::process::id()),
         };
@@ -91,20 +91,19 @@ impl Server {
         user.own(&lock_path);
         let port_file = folder.join("port");
         let started = std::fs::read_to_string(&port_file).ok().and_then(|port| port.parse().ok());
-        let server = match started {
-            Some(port) => Self { port },
-            None => {
-                let server = Self::start(&programs, &user, &folder, served).await;
-                std::fs::write(&port_file, server.port.to_string()).expect("the port is noted");
-                server
-            }
+        let server = if let Some(port) = started {
+            Self { port }
+        } else {
+            let server = Self::start(&programs, &user, &folder, watched).await;
+            std::fs::write(&port_file, server.port.to_string()).expect("the port is noted");
+            server
         };
         drop(lock);
         Some(server)
     }
 
     #[expect(clippy::expect_used, reason = "a test that cannot set itself up has failed")]
-    async fn start(programs: &Path, user: &User, folder: &Path, served: u32) -> Self {
+    async fn start(programs: &Path, user: &User, folder: &Path, watched: u32) -> Self {
         // What a process that was killed on the way left behind.
         let _ = std::fs::remove_dir_all(folder);
         std::fs::create_dir(folder).expect("a folder for the server");
@@ -119,7 +118,7 @@ impl Server {
             .output()
             .expect("initdb runs");
         assert!(initdb.status.success(), "initdb: {}", String::from_utf8_lossy(&initdb.stderr));
-        let port = start_server(programs, user, folder, served).await;
+        let port = start_server(programs, user, folder, watched).await;
         let server = Self { port };
         let mut admin = PgConnection::connect(&server.url("postgres")).await.expect("the server answers");
         admin
@@ -139,13 +138,13 @@ impl Server {
 const WATCH: &str = r#"
 "$@" >>"$FOLDER/server.log" 2>&1 & server=$!
 lives() { [ -d "/proc/$1" ] || ps -p "$1" >/dev/null 2>&1; }
-while lives "$SERVED" && lives "$server"; do sleep 0.5; done
-if ! lives "$SERVED"; then kill -QUIT "$server"; wait "$server"; rm -rf "$FOLDER" "$FOLDER.lock"; fi
+while lives "$WATCHED" && lives "$server"; do sleep 0.5; done
+if ! lives "$WATCHED"; then kill -QUIT "$server"; wait "$server"; rm -rf "$FOLDER" "$FOLDER.lock"; fi
 "#;
 
 /// Starts the server on a port that was free a moment ago; should another process have taken it, on the next one.
 #[expect(clippy::expect_used, clippy::panic, reason = "a test that cannot set itself up has failed")]
-async fn start_server(programs: &Path, user: &User, folder: &Path, served: u32) -> u16 {
+async fn start_server(programs: &Path, user: &User, folder: &Path, watched: u32) -> u16 {
     for _ in 0..5 {
         let port = free_port();
         let mut command = user.command(Path::new("sh"));
@@ -159,17 +158,17 @@ async fn start_server(programs: &Path, user: &User, folder: &Path, served: u32) 
             .args(["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"])
             .args(["-c", "max_connections=300", "-c", "shared_buffers=64MB", "-c", "autovacuum=off"])
             .env("FOLDER", folder)
-            .env("SERVED", served.to_string())
+            .env("WATCHED", watched.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0);
-        let mut watcher = command.spawn().expect("postgres starts");
-        if is_answering(&mut watcher, port).await {
+        let mut shell = command.spawn().expect("postgres starts");
+        if is_answering(&mut shell, port).await {
             return port;
         }
-        let _ = watcher.kill();
-        let _ = watcher.wait();
+        let _ = shell.kill();
+        let _ = shell.wait();
     }
     let log = std::fs::read_to_string(folder.join("server.log")).unwrap_or_default();
     panic!("PostgreSQL did not start: {log}")
