@@ -91,12 +91,14 @@ impl Finish {
         for wake in &outcome.wakes {
             self.services.wakeups.wake(wake.clone()).await;
         }
+        let state = outcome.state.map_or("released", TaskInstanceState::as_str);
+        metrics::counter!("gust_tries_ended_total", "state" => state).increment(1);
         info!(
             dag_id = %self.claimed.run.dag_id,
             run_id = %self.claimed.run.run_id,
             task_id = %self.claimed.task_instance.task_id,
             map_index = %self.claimed.task_instance.map_index,
-            state = outcome.state.map_or("released", TaskInstanceState::as_str),
+            state,
             "a try ended"
         );
         Ok(outcome)

@@ -23,6 +23,7 @@ mod services;
 mod supervise;
 mod trigger_end;
 mod trigger_log;
+mod trigger_process;
 mod triggerer;
 mod worker;
 
@@ -32,5 +33,6 @@ pub use error::WorkerError;
 pub use parse_answers::ParseAnswers;
 pub use redact::{Redactor, Secrets};
 pub use services::{Process, Processes, Services};
-pub use triggerer::{TriggerProcess, TriggerProcesses, Triggerer, TriggererConfig};
+pub use trigger_process::{TriggerProcess, TriggerProcesses};
+pub use triggerer::{Triggerer, TriggererConfig};
 pub use worker::{Limits, Worker};

@@ -167,6 +167,7 @@ impl LogWriter {
                 return None;
             }
         };
+        metrics::counter!("gust_log_bytes_total").increment(lines.len() as u64);
         let (objects, clock) = (Arc::clone(&self.objects), Arc::clone(&self.clock));
         Some(Box::pin(async move {
             let mut wait = FIRST_RETRY;

@@ -289,6 +289,7 @@ impl Run<'_> {
                 self.killed = Some(Killed::Revoked);
             }
             Err(problem) => {
+                metrics::counter!("gust_lease_renewals_failed_total").increment(1);
                 warn!(%problem, "a lease could not be renewed yet");
                 self.next_renewal = now + RENEWAL_RETRY.min(self.watch.config.lease_ttl / 3);
             }

@@ -1,7 +1,7 @@
 //! Running the triggers of deferred tasks, and waking the tasks.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -15,7 +15,7 @@ use gust_model::{
 };
 use gust_ports::{Wake, metastore::TxMode};
 use gust_python_host::{
-    Answers, Error, Host, Trigger, TriggerReport, Triggerer as Child,
+    Answers, Host, Trigger, TriggerReport,
     messages::{FromTask, Reply},
 };
 use tokio::sync::mpsc;
@@ -33,6 +33,7 @@ use crate::{
     services::Services,
     trigger_end::{Fired, Waker},
     trigger_log::TriggerLogs,
+    trigger_process::{TriggerProcess, TriggerProcesses},
 };
 
 /// Commands and reports that may wait for a child or for the loop.
@@ -59,59 +60,6 @@ impl TriggererConfig {
     pub fn new(name: String) -> Self {
         let base = WorkerConfig { name, ..WorkerConfig::new("", 0) };
         Self { base, capacity: 1000, poll_interval: Duration::from_secs(5) }
-    }
-}
-
-/// Starts the processes that run triggers: [`Host`], or a simulation's.
-#[async_trait]
-pub trait TriggerProcesses: Send + Sync {
-    /// Starts a process; with a bundle's folder and name its code is importable.
-    async fn start(
-        &self,
-        bundle: Option<(PathBuf, String)>,
-        env: BTreeMap<String, String>,
-        answers: Arc<dyn Answers>,
-    ) -> Result<Box<dyn TriggerProcess>, Error>;
-}
-
-/// A process that runs triggers. Dropping it kills it.
-#[async_trait]
-pub trait TriggerProcess: Send + Sync {
-    /// Runs a trigger.
-    async fn add(&self, trigger: &Trigger) -> Result<(), Error>;
-
-    /// Stops a trigger; by a person's act its `on_kill` runs.
-    async fn cancel(&self, id: i64, by_user: bool) -> Result<(), Error>;
-
-    /// The next report; `None` after the process's end. It may be dropped without losing a report.
-    async fn next(&mut self) -> Option<TriggerReport>;
-}
-
-#[async_trait]
-impl TriggerProcesses for Host {
-    async fn start(
-        &self,
-        bundle: Option<(PathBuf, String)>,
-        env: BTreeMap<String, String>,
-        answers: Arc<dyn Answers>,
-    ) -> Result<Box<dyn TriggerProcess>, Error> {
-        let bundle = bundle.as_ref().map(|(path, name)| (path.as_path(), name.as_str()));
-        Ok(Box::new(self.triggerer(bundle, env, answers).await?))
-    }
-}
-
-#[async_trait]
-impl TriggerProcess for Child {
-    async fn add(&self, trigger: &Trigger) -> Result<(), Error> {
-        Self::add(self, trigger).await
-    }
-
-    async fn cancel(&self, id: i64, by_user: bool) -> Result<(), Error> {
-        Self::cancel(self, id, by_user).await
-    }
-
-    async fn next(&mut self) -> Option<TriggerReport> {
-        Self::next(self).await
     }
 }
 

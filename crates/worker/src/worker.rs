@@ -130,6 +130,7 @@ impl Worker {
         .await?;
         told.await;
         let Some(claimed) = found else {
+            metrics::counter!("gust_hints_dropped_total").increment(1);
             debug!(%id, %epoch, "an old hint was dropped");
             return Ok(false);
         };

@@ -73,8 +73,13 @@ impl Wakeups for Said {
 pub struct House {
     pub services: Services,
     pub worker: Arc<Worker>,
-    pub host: Host,
+    /// Python, where there is one.
+    python: Option<Python>,
     pub said: Arc<Said>,
+}
+
+struct Python {
+    host: Host,
     folder: TempDir,
     _home: TempDir,
 }
@@ -115,7 +120,22 @@ impl House {
         config.killed_task_cleanup_time = Duration::from_millis(300);
         change(&mut config);
         let worker = Worker::new(services.clone(), config);
-        Some(Self { services, worker, host, said, folder, _home: home })
+        let python = Some(Python { host, folder, _home: home });
+        Some(Self { services, worker, python, said })
+    }
+
+    /// A house whose processes are not Python's.
+    pub fn of(services: Services, worker: Arc<Worker>) -> Self {
+        let said = Arc::new(Said { inner: MemoryWakeups::new(64), wakes: Mutex::default() });
+        Self { services, worker, python: None, said }
+    }
+
+    fn python(&self) -> &Python {
+        self.python.as_ref().expect("this house has Python")
+    }
+
+    pub fn host(&self) -> Host {
+        self.python().host.clone()
     }
 
     pub async fn write(&self) -> Box<dyn Tx> {
@@ -135,16 +155,17 @@ impl House {
 
     /// Writes and parses a file, and starts a run of each of its DAGs.
     pub async fn file(&self, path: &str, text: &str) -> Vec<InHand> {
-        std::fs::write(self.folder.path().join(path), text).unwrap();
+        let Python { host, folder, .. } = self.python();
+        std::fs::write(folder.path().join(path), text).unwrap();
         let request = ParseRequest {
-            bundle_path: self.folder.path().to_owned(),
+            bundle_path: folder.path().to_owned(),
             bundle_name: "b".to_owned(),
             files: Some(vec![path.to_owned()]),
             safe_mode: false,
             file_limit: SLOW,
             env: BTreeMap::new(),
         };
-        let mut parse = self.host.parse(request, Arc::new(NoAnswers));
+        let mut parse = host.parse(request, Arc::new(NoAnswers));
         let mut found = Vec::new();
         while let Some(event) = parse.next().await.unwrap() {
             if let ParseEvent::Parsed(file) = event {
@@ -157,7 +178,7 @@ impl House {
         found
     }
 
-    async fn keep(&self, path: &str, data: &Value) -> InHand {
+    pub async fn keep(&self, path: &str, data: &Value) -> InHand {
         let dag = Arc::new(Dag::from_serialized(data).unwrap());
         let now = self.services.clock.now();
         let version = DagVersionId(RandomIds.fresh());

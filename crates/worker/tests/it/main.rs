@@ -3,6 +3,7 @@
 
 mod asks;
 mod deaths;
+mod fakes;
 mod house;
 mod tries;
 mod waits;

@@ -2,8 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::StreamExt as _;
 use gust_model::TaskInstanceState as S;
-use gust_ports::metastore::{Guard, TaskInstancePatch, TaskInstanceWrite};
+use gust_ports::{
+    WakeStream,
+    metastore::{Guard, TaskInstancePatch, TaskInstanceWrite},
+};
 use gust_worker::{TriggerProcesses, Triggerer, TriggererConfig};
 use serde_json::json;
 
@@ -78,10 +82,10 @@ with DAG("waiting", schedule=None):
         Wait(what=what, task_id=what)
 "#;
 
-async fn until_moved(house: &House, hand: &InHand, tasks: &[&str]) {
+async fn until_moved(house: &House, hand: &InHand, tasks: &[&str], mut wakes: WakeStream) {
     for task in tasks {
         while house.row(hand, task, -1).await.state == S::Deferred {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            wakes.next().await;
         }
     }
 }
@@ -97,11 +101,12 @@ async fn a_trigger_in_python_wakes_fails_or_ends_its_task() {
         assert!(row.trigger_id.is_some());
     }
     let config = TriggererConfig::new("test-triggerer".to_owned());
-    let processes = Arc::new(house.host.clone()) as Arc<dyn TriggerProcesses>;
+    let processes = Arc::new(house.host()) as Arc<dyn TriggerProcesses>;
     let triggerer = Triggerer::with(house.services.clone(), config, processes);
     let shutdown = tokio_util::sync::CancellationToken::new();
+    let wakes = house.services.wakeups.listen();
     let running = tokio::spawn(triggerer.run(shutdown.clone()));
-    tokio::time::timeout(Duration::from_mins(1), until_moved(&house, &hand, &tasks))
+    tokio::time::timeout(Duration::from_mins(1), until_moved(&house, &hand, &tasks, wakes))
         .await
         .expect("all triggers fire");
 
