@@ -86,6 +86,7 @@ async fn go_on(seeder: Arc<seed::Seeder>, wakeups: Arc<dyn Wakeups>) {
         let mut tx = seeder.metastore.begin(TxMode::Write).await.unwrap();
         let filter = DagRunFilter { states: vec![DagRunState::Running], ..DagRunFilter::default() };
         for run in tx.dag_runs(&filter, &Page::first(50)).await.unwrap().items {
+            let mut has_begun = false;
             let rows = TaskInstanceFilter { dag_run_ids: vec![run.id], ..TaskInstanceFilter::default() };
             for row in tx.task_instances(&rows, &Page::first(200)).await.unwrap().items {
                 let now = tx.now().await.unwrap();
@@ -101,13 +102,16 @@ async fn go_on(seeder: Arc<seed::Seeder>, wakeups: Arc<dyn Wakeups>) {
                             ..TaskInstancePatch::default()
                         }
                     }
-                    S::None if step.is_multiple_of(5) => TaskInstancePatch {
-                        state: Some(S::Running),
-                        start_date: Some(Some(now)),
-                        queued_at: Some(Some(now)),
-                        try_number: Some(1),
-                        ..TaskInstancePatch::default()
-                    },
+                    S::None if step.is_multiple_of(7) && !has_begun => {
+                        has_begun = true;
+                        TaskInstancePatch {
+                            state: Some(S::Running),
+                            start_date: Some(Some(now)),
+                            queued_at: Some(Some(now)),
+                            try_number: Some(1),
+                            ..TaskInstancePatch::default()
+                        }
+                    }
                     _ => continue,
                 };
                 let write = TaskInstanceWrite { id: row.id, guard: Guard::Any, patch };

@@ -2,7 +2,7 @@
 //! `cargo run -p gust-web --example seeded -- 8090`.
 
 #[path = "../tests/it/world.rs"]
-#[expect(dead_code, reason = "The tests use more of it.")]
+#[expect(dead_code, clippy::unwrap_used, reason = "It is the tests' world, which they use more of.")]
 mod world;
 
 use std::sync::Arc;

@@ -285,17 +285,20 @@ async function preview(form) {
   const number = ++previewNumber;
   try {
     const path = form.dataset.preview || pathOf(form);
-    const answer = await call(form.dataset.previewMethod || form.dataset.method, path, { ...bodyOf(form), dry_run: true });
+    const body = bodyOf(form);
+    if ("dry_run" in body) body.dry_run = true;
+    const answer = await call(form.dataset.method, path, body);
     if (number !== previewNumber) return;
     const rows = answer.task_instances || [];
     const title = document.createElement("b");
     const total = answer.total_entries ?? rows.length;
     title.textContent = total === 1 ? "1 task instance is affected" : `${total} task instances are affected`;
     const list = document.createElement("ul");
+    const isOneRun = new Set(rows.map((row) => row.dag_run_id)).size === 1;
     for (const row of rows.slice(0, 200)) {
       const item = document.createElement("li");
       const index = row.map_index >= 0 ? `[${row.map_index}]` : "";
-      item.textContent = `${row.task_id}${index} · ${row.dag_run_id} · ${row.state ?? "none"}`;
+      item.textContent = `${row.task_id}${index} · ${isOneRun ? "" : `${row.dag_run_id} · `}${row.state ?? "none"}`;
       list.append(item);
     }
     box.replaceChildren(title, list);

@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// How many cells a grid may have, which decides how many runs it shows.
-const CELLS: usize = 1500;
+const CELLS: usize = 700;
 const RUNS_PER_PAGE: u32 = 50;
 
 /// What the page was asked for.
@@ -140,8 +140,8 @@ fn facts(record: &DagRecord, graph: &Graph, now: Timestamp) -> Markup {
 
 async fn grid_tab(tx: &mut dyn Tx, graph: &Graph, now: Timestamp) -> Result<Markup, PageError> {
     let dag = &graph.dag;
-    let wanted = (CELLS / dag.tasks().len().max(1)).clamp(6, 40);
-    let wanted = u32::try_from(wanted).unwrap_or(6);
+    let wanted = (CELLS / dag.tasks().len().max(1)).clamp(4, 30);
+    let wanted = u32::try_from(wanted).unwrap_or(4);
     let mut runs = tx.newest_dag_runs(std::slice::from_ref(&dag.dag_id), wanted).await?;
     runs.reverse();
     let cells = reads::cells(tx, &runs).await?;
@@ -196,7 +196,7 @@ async fn graph_tab(
     Ok(html! {
         section.panel aria-label="Graph" {
             header {
-                form.filters.nomargin method="get" action=(urls::dag(dag_id.as_str())) {
+                form.filters.inline method="get" action=(urls::dag(dag_id.as_str())) {
                     input type="hidden" name="tab" value="graph";
                     label.check { "Run "
                         select name="run_id" data-submit {

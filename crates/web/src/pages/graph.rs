@@ -6,7 +6,7 @@ use gust_model::dag::{Dag, GroupIndex, TaskIndex};
 use maud::{Markup, html};
 
 use super::{
-    layout::{Layout, Node, Point, lay_out},
+    layout::{CLUSTER_SIDE, CLUSTER_TOP, Layout, Node, Point, lay_out},
     reads::Cells,
     view::Stated as _,
 };
@@ -16,8 +16,8 @@ const HEIGHT: f64 = 36.0;
 const MAX_LABEL: usize = 30;
 
 /// A box around a group's tasks.
-struct GroupBox<'d> {
-    label: &'d str,
+struct GroupBox {
+    label: String,
     left: f64,
     top: f64,
     width: f64,
@@ -37,11 +37,11 @@ fn clusters(dag: &Dag, group: GroupIndex) -> Vec<usize> {
     found
 }
 
-fn cut(text: &str) -> String {
-    if text.chars().count() <= MAX_LABEL {
+fn cut(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
         return text.to_owned();
     }
-    let mut short: String = text.chars().take(MAX_LABEL - 1).collect();
+    let mut short: String = text.chars().take(most.saturating_sub(1)).collect();
     short.push('…');
     short
 }
@@ -67,6 +67,17 @@ pub(super) fn short_name(dag: &Dag, task: TaskIndex) -> &str {
         .unwrap_or(id)
 }
 
+/// A group's name without the names of the groups around it.
+pub(super) fn group_name(dag: &Dag, index: GroupIndex) -> &str {
+    let group = dag.group(index);
+    let id = group.group_id.as_deref().unwrap_or_default();
+    if !group.display_name.is_empty() && group.display_name != id {
+        return &group.display_name;
+    }
+    let parent = group.parent.and_then(|parent| dag.group(parent).group_id.as_deref()).unwrap_or_default();
+    id.strip_prefix(parent).and_then(|rest| rest.strip_prefix('.')).unwrap_or(id)
+}
+
 /// The picture, coloured by a run's cells where there is one; `address` is where a task leads to.
 pub(super) fn picture(
     dag: &Dag,
@@ -74,7 +85,7 @@ pub(super) fn picture(
     address: impl Fn(TaskIndex) -> Option<String>,
 ) -> Markup {
     let tasks: Vec<TaskIndex> = dag.task_indexes().collect();
-    let labels: Vec<String> = tasks.iter().map(|&task| cut(short_name(dag, task))).collect();
+    let labels: Vec<String> = tasks.iter().map(|&task| cut(short_name(dag, task), MAX_LABEL)).collect();
     let nodes: Vec<Node> = tasks
         .iter()
         .zip(&labels)
@@ -101,7 +112,7 @@ pub(super) fn picture(
                 }
                 @for group in &boxes {
                     rect.group x=(group.left) y=(group.top) width=(group.width) height=(group.height) rx="8" {}
-                    text.grouplabel x=(group.left + 8.0) y=(group.top + 13.0) { (group.label) }
+                    text.grouplabel x=(group.left + 7.0) y=(group.top + 12.5) { (group.label) }
                 }
                 @for points in &layout.edges { path.edge d=(curve(points)) marker-end="url(#arrow)" {} }
                 @for (&task, label) in tasks.iter().zip(&labels) {
@@ -128,8 +139,8 @@ fn node(
     let below = match cell {
         Some(cell) if cell.is_mapped => format!("{} × {}", cell.state().name(), cell.total()),
         Some(cell) => cell.state().name().to_owned(),
-        None if task.is_mapped() => format!("{} [ ]", cut(kind)),
-        None => cut(kind),
+        None if task.is_mapped() => format!("{} [ ]", cut(kind, MAX_LABEL)),
+        None => cut(kind, MAX_LABEL),
     };
     let title = match cell {
         Some(cell) => format!("{} ({kind}): {}", task.task_id, cell.summary()),
@@ -177,9 +188,9 @@ fn curve(points: &[Point]) -> String {
 }
 
 /// Boxes around those groups whose box holds no stranger, the outermost first.
-fn group_boxes<'d>(dag: &'d Dag, nodes: &[Node], layout: &Layout) -> Vec<GroupBox<'d>> {
+fn group_boxes(dag: &Dag, nodes: &[Node], layout: &Layout) -> Vec<GroupBox> {
     let mut boxes = Vec::new();
-    for (number, group) in dag.groups().iter().enumerate().skip(1) {
+    for number in 1..dag.groups().len() {
         let is_inside = |at: usize| nodes[at].clusters.contains(&number);
         let members: Vec<usize> = (0..nodes.len()).filter(|&at| is_inside(at)).collect();
         if members.is_empty() {
@@ -190,12 +201,13 @@ fn group_boxes<'d>(dag: &'d Dag, nodes: &[Node], layout: &Layout) -> Vec<GroupBo
         let depth = members.first().and_then(|&at| depth_of(at)).unwrap_or_default();
         let inner = members.iter().map(|&at| nodes[at].clusters.len() - depth - 1).max().unwrap_or_default();
         #[expect(clippy::cast_precision_loss, reason = "Groups are not nested that deep.")]
-        let room = 7.0 + 5.0 * inner as f64;
+        let levels = (inner + 1) as f64;
+        let room = CLUSTER_SIDE * levels;
         let edge = |from: fn(Point, &Node) -> f64, pick: fn(f64, f64) -> f64, start: f64| {
             members.iter().map(|&at| from(layout.nodes[at], &nodes[at])).fold(start, pick)
         };
         let left = edge(|p, _| p.x, f64::min, f64::INFINITY) - room;
-        let top = edge(|p, _| p.y, f64::min, f64::INFINITY) - room - 12.0;
+        let top = edge(|p, _| p.y, f64::min, f64::INFINITY) - CLUSTER_TOP * levels;
         let right = edge(|p, n| p.x + n.width, f64::max, 0.0) + room;
         let bottom = edge(|p, n| p.y + n.height, f64::max, 0.0) + room;
         let holds_stranger = (0..nodes.len()).any(|at| {
@@ -203,11 +215,15 @@ fn group_boxes<'d>(dag: &'d Dag, nodes: &[Node], layout: &Layout) -> Vec<GroupBo
             !is_inside(at) && p.x < right && p.x + n.width > left && p.y < bottom && p.y + n.height > top
         });
         if !holds_stranger {
-            let label = if group.display_name.is_empty() {
-                group.group_id.as_deref().unwrap_or_default()
-            } else {
-                &group.display_name
-            };
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "A width in pixels is small."
+            )]
+            let label = cut(
+                group_name(dag, GroupIndex(u32::try_from(number).unwrap_or(0))),
+                ((right - left - 10.0) / 6.6) as usize,
+            );
             boxes.push(GroupBox { label, left, top, width: right - left, height: bottom - top, depth });
         }
     }

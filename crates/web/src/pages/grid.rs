@@ -10,7 +10,7 @@ use gust_model::{
 use maud::{Markup, html};
 
 use super::{
-    graph::short_name,
+    graph::{group_name, short_name},
     reads::{Cell, Cells},
     urls,
     view::{self, Stated as _},
@@ -106,7 +106,7 @@ pub(super) fn grid(
     };
     let longest = runs.iter().map(length).fold(0.001, f64::max);
     let all = rows(dag);
-    let sel = |run: &DagRun| if Some(run.id) == selected { "sel" } else { "" };
+    let sel = |run: &DagRun| (Some(run.id) == selected).then_some("sel");
     html! {
         div.scroll {
             table.grid data-dag=(dag_id) {
@@ -118,7 +118,7 @@ pub(super) fn grid(
                             "longest run"
                         }
                         @for run in runs {
-                            th.run.(sel(run)) scope="col" data-key=(run.id) {
+                            th.run.(sel(run).unwrap_or_default()) scope="col" data-key=(run.id) {
                                 a href=(urls::run(dag_id, run.run_id.as_str())) title=(run_title(run, length(run))) aria-label=(run_title(run, length(run))) {
                                     @let height = (length(run) / longest * BAR).max(3.0).round();
                                     svg.(run.state.class()) width="10" height=(height) aria-hidden="true" {
@@ -152,7 +152,7 @@ fn grid_row(
     row: &Row,
     runs: &[DagRun],
     cells: &BTreeMap<DagRunId, Cells>,
-    sel: &impl Fn(&DagRun) -> &'static str,
+    sel: &impl Fn(&DagRun) -> Option<&'static str>,
 ) -> Markup {
     let dag_id = dag.dag_id.as_str();
     let parent = row.parent.map(|group| group.0);
@@ -168,10 +168,9 @@ fn grid_row(
                         }
                     }
                     @for run in runs {
-                        td.(sel(run)) {
+                        td class=[sel(run)] {
                             @if let Some(cell) = cells.get(&run.id).and_then(|cells| cells.get(&task.task_id)) {
-                                @let text = cell_title(cell);
-                                a.(cell.state().class()).m[cell.is_mapped] href=(urls::task(dag_id, run.run_id.as_str(), task.task_id.as_str())) title=(text) { (text) }
+                                a.(cell.state().class()).m[cell.is_mapped] href=(urls::task(dag_id, run.run_id.as_str(), task.task_id.as_str())) title=(cell_title(cell)) {}
                             }
                         }
                     }
@@ -180,11 +179,7 @@ fn grid_row(
         }
         RowKind::Group(index, tasks) => {
             let group = dag.group(*index);
-            let name = if group.display_name.is_empty() {
-                group.group_id.as_deref().unwrap_or_default()
-            } else {
-                &group.display_name
-            };
+            let name = group_name(dag, *index);
             html! {
                 tr data-key={ "g-" (index.0) } data-group=(index.0) data-parent=[parent] {
                     th scope="row" title=(group.group_id.as_deref().unwrap_or_default()) {
@@ -197,10 +192,9 @@ fn grid_row(
                         }
                     }
                     @for run in runs {
-                        td.(sel(run)) {
+                        td class=[sel(run)] {
                             @if let Some(cell) = group_cell(dag, tasks, cells.get(&run.id)) {
-                                @let text = format!("{name}: {}", cell.summary());
-                                a.(cell.state().class()).m href=(urls::run(dag_id, run.run_id.as_str())) title=(text) tabindex="-1" { (text) }
+                                a.(cell.state().class()).m href=(urls::run(dag_id, run.run_id.as_str())) title={ (name) ": " (cell.summary()) } tabindex="-1" {}
                             }
                         }
                     }

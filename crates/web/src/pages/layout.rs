@@ -34,9 +34,11 @@ pub(super) struct Layout {
 
 const LAYER_GAP: f64 = 52.0;
 const NODE_GAP: f64 = 16.0;
-/// Further room between nodes of different clusters, for the boxes' borders and labels.
-const CLUSTER_GAP: f64 = 20.0;
-const MARGIN: f64 = 26.0;
+/// The room above a cluster's members for its border and label, for each level of clusters.
+pub(super) const CLUSTER_TOP: f64 = 18.0;
+/// The room below, and at the sides of, a cluster's members for its border, for each level.
+pub(super) const CLUSTER_SIDE: f64 = 6.0;
+const MARGIN: f64 = 16.0;
 const ORDER_SWEEPS: usize = 12;
 const PLACE_SWEEPS: usize = 8;
 
@@ -52,14 +54,16 @@ struct Vertex {
 
 /// Lays out `nodes` with `edges` (from, to) between them, which must not form a circle.
 pub(super) fn lay_out(nodes: &[Node], edges: &[(usize, usize)]) -> Layout {
-    let (mut vertices, chains) = vertices(nodes, edges);
+    let (vertices, chains) = vertices(nodes, edges);
     let mut layers = vec![Vec::new(); vertices.iter().map(|vertex| vertex.layer + 1).max().unwrap_or(0)];
     for (at, vertex) in vertices.iter().enumerate() {
         layers[vertex.layer].push(at);
     }
     order(&mut layers, &vertices);
-    let tops = place(&layers, &vertices);
-    let (lefts, widths) = columns(&layers, &vertices);
+    let depth = as_number(nodes.iter().map(|node| node.clusters.len()).max().unwrap_or(0));
+    let side = MARGIN + CLUSTER_SIDE * depth;
+    let tops = place(&layers, &vertices, MARGIN + CLUSTER_TOP * depth);
+    let (lefts, widths) = columns(&layers, &vertices, side);
 
     let positions: Vec<Point> =
         (0..nodes.len()).map(|at| Point { x: lefts[vertices[at].layer], y: tops[at] }).collect();
@@ -68,8 +72,10 @@ pub(super) fn lay_out(nodes: &[Node], edges: &[(usize, usize)]) -> Layout {
         .iter()
         .map(|chain| {
             let (first, last) = (chain[0], chain[chain.len() - 1]);
-            let mut points =
-                vec![Point { x: lefts[vertices[first].layer] + vertices[first].width, y: middle(first) }];
+            let from = vertices[first].layer;
+            let mut points = vec![Point { x: lefts[from] + vertices[first].width, y: middle(first) }];
+            // A narrow node's edges turn only behind its layer, so that they do not cross wider ones.
+            points.push(Point { x: lefts[from] + widths[from], y: middle(first) });
             for &waypoint in &chain[1..chain.len() - 1] {
                 let layer = vertices[waypoint].layer;
                 points.push(Point { x: lefts[layer], y: middle(waypoint) });
@@ -79,9 +85,8 @@ pub(super) fn lay_out(nodes: &[Node], edges: &[(usize, usize)]) -> Layout {
             points
         })
         .collect();
-    let width = lefts.iter().zip(&widths).map(|(left, width)| left + width).fold(0.0, f64::max) + MARGIN;
-    let height = (0..vertices.len()).map(|at| tops[at] + vertices[at].height).fold(0.0, f64::max) + MARGIN;
-    vertices.clear();
+    let width = lefts.iter().zip(&widths).map(|(left, width)| left + width).fold(0.0, f64::max) + side;
+    let height = (0..vertices.len()).map(|at| tops[at] + vertices[at].height).fold(0.0, f64::max) + side;
     Layout { nodes: positions, edges, width, height }
 }
 
@@ -276,11 +281,11 @@ fn separation(one: &Vertex, other: &Vertex) -> f64 {
     let shared = one.clusters.iter().zip(&other.clusters).take_while(|(a, b)| a == b).count();
     let borders = one.clusters.len().max(other.clusters.len()) - shared;
     let gap = if one.width == 0.0 && other.width == 0.0 { NODE_GAP / 2.0 } else { NODE_GAP };
-    f64::midpoint(one.height, other.height) + gap + CLUSTER_GAP * as_number(borders)
+    f64::midpoint(one.height, other.height) + gap + (CLUSTER_TOP + CLUSTER_SIDE) * as_number(borders)
 }
 
-/// The top of each vertex.
-fn place(layers: &[Vec<usize>], vertices: &[Vertex]) -> Vec<f64> {
+/// The top of each vertex, the topmost at `margin`.
+fn place(layers: &[Vec<usize>], vertices: &[Vertex], margin: f64) -> Vec<f64> {
     let mut middle = vec![0.0; vertices.len()];
     for layer in layers {
         let mut y = 0.0;
@@ -309,7 +314,7 @@ fn place(layers: &[Vec<usize>], vertices: &[Vertex]) -> Vec<f64> {
     }
     let top =
         (0..vertices.len()).map(|at| middle[at] - vertices[at].height / 2.0).fold(f64::INFINITY, f64::min);
-    (0..vertices.len()).map(|at| middle[at] - vertices[at].height / 2.0 - top + MARGIN).collect()
+    (0..vertices.len()).map(|at| middle[at] - vertices[at].height / 2.0 - top + margin).collect()
 }
 
 /// The middles nearest to the wishes (least squares) that keep the order and the separations: pool adjacent violators
@@ -343,10 +348,10 @@ fn settle(layer: &[usize], vertices: &[Vertex], wishes: &[f64]) -> Vec<f64> {
 }
 
 /// The left border and the width of each layer.
-fn columns(layers: &[Vec<usize>], vertices: &[Vertex]) -> (Vec<f64>, Vec<f64>) {
+fn columns(layers: &[Vec<usize>], vertices: &[Vertex], margin: f64) -> (Vec<f64>, Vec<f64>) {
     let widths: Vec<f64> =
         layers.iter().map(|layer| layer.iter().map(|&at| vertices[at].width).fold(0.0, f64::max)).collect();
-    let mut left = MARGIN;
+    let mut left = margin;
     let lefts = widths
         .iter()
         .map(|width| {
@@ -382,20 +387,20 @@ mod tests {
         insta::assert_debug_snapshot!(layout.nodes.iter().map(|p| (p.x, p.y)).collect::<Vec<_>>(), @r"
         [
             (
-                26.0,
-                49.0,
+                16.0,
+                39.0,
             ),
             (
-                178.0,
-                26.0,
+                168.0,
+                16.0,
             ),
             (
-                178.0,
-                72.0,
+                168.0,
+                62.0,
             ),
             (
-                330.0,
-                49.0,
+                320.0,
+                39.0,
             ),
         ]
         ");

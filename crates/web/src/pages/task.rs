@@ -273,7 +273,7 @@ async fn xcom_tab(tx: &mut dyn Tx, row: &TaskInstance) -> Result<Markup, PageErr
         section.panel aria-label="XCom" {
             @if listing.items.is_empty() { p.empty { "It has left no XCom." } } @else {
                 div.scroll {
-                    table.list {
+                    table.list.values {
                         thead { tr { th { "Key" } th { "Value" } th.opt2 { "Written" } } }
                         tbody {
                             @for xcom in &listing.items { tr data-key=(xcom.key.key) {

@@ -4,11 +4,15 @@ use std::fmt::Write as _;
 
 use gust_model::MapIndex;
 
-/// Text as one segment of a path, or one value of a query.
+/// Text as one segment of a path.
 pub(super) fn encode(text: &str) -> String {
+    encode_except(text, b"-_.~:@!*+")
+}
+
+fn encode_except(text: &str, plain: &[u8]) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~:@!*".contains(&byte) {
+        if byte.is_ascii_alphanumeric() || plain.contains(&byte) {
             out.push(char::from(byte));
         } else {
             let _ = write!(out, "%{byte:02X}");
@@ -47,7 +51,8 @@ pub(super) fn query(pairs: &[(&str, &str)]) -> String {
     let mut out = String::new();
     for (name, value) in pairs.iter().filter(|(_, value)| !value.is_empty()) {
         out.push(if out.is_empty() { '?' } else { '&' });
-        let _ = write!(out, "{name}={}", encode(value));
+        // A plus stands for a space in a query.
+        let _ = write!(out, "{name}={}", encode_except(value, b"-_.~:@!*"));
     }
     out
 }

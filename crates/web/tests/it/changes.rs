@@ -81,8 +81,8 @@ async fn a_dag_is_paused() {
 async fn a_clear_says_what_it_would_do_then_does_it_and_keeps_the_try() {
     let world = World::new().await;
     let body = |dry_run: bool| json!({"dag_run_id": BAD, "task_ids": [["pack", 0]], "include_downstream": true, "only_failed": false, "dry_run": dry_run});
-    let (_, would) = world.post("/api/v2/dags/shop/clearTaskInstances", body(true)).await;
-    assert_eq!(would["total_entries"], 2, "{would}");
+    let (_, planned) = world.post("/api/v2/dags/shop/clearTaskInstances", body(true)).await;
+    assert_eq!(planned["total_entries"], 2, "{planned}");
     assert_eq!(state_of(&world, BAD, "pack/0").await, "failed");
     let (status, cleared) = world.post("/api/v2/dags/shop/clearTaskInstances", body(false)).await;
     assert_eq!(status, StatusCode::OK);
@@ -168,8 +168,8 @@ async fn a_running_run_is_not_removed_and_a_finished_one_is() {
 async fn a_run_is_cleared_as_a_whole() {
     let world = World::new().await;
     let path = format!("{RUNS}/{GOOD}/clear");
-    let (_, would) = world.post(&path, json!({"dry_run": true})).await;
-    assert_eq!(would["total_entries"], 5);
+    let (_, planned) = world.post(&path, json!({"dry_run": true})).await;
+    assert_eq!(planned["total_entries"], 5);
     let (status, run) = world.post(&path, json!({"dry_run": false, "note": "again"})).await;
     assert_eq!((status, &run["state"], &run["note"]), (StatusCode::OK, &json!("queued"), &json!("again")));
 }
