@@ -1,0 +1,13 @@
+//! The long-lived parts of Gust as this binary runs them: one process each, or all of them in one.
+
+mod origins;
+mod parser;
+mod parts;
+mod python;
+mod shutdown;
+mod standalone;
+mod test_run;
+
+pub use parts::{dag_processor, scheduler, triggerer, web, worker};
+pub use standalone::{StandaloneOptions, standalone};
+pub use test_run::{TestRun, test_run};
