@@ -5,6 +5,7 @@ use gust_model::{
     dag::Dag,
     record::{DagRecord, DagRun, TaskInstance, Timestamp},
 };
+use gust_planner::{ClearRelatives, clear_run};
 use gust_ports::{
     MetastoreError, Tx, Wake,
     metastore::{DagRunPatch, LockWait, TaskInstanceWrite, TimeRange, TxMode, transact},
@@ -161,17 +162,9 @@ async fn clear_in(
         for (task_id, index) in tasks {
             selection.add(task_id.clone(), *index);
         }
-        let chosen = selection.clone();
-        if request.with_upstream {
-            selection.add_relatives(&dag, true);
-        }
-        if request.with_downstream {
-            // What comes after the tasks that were named, not after all that comes before them.
-            let mut downstream = chosen;
-            downstream.add_relatives(&dag, false);
-            selection.merge(downstream);
-        }
-        selection.add_setups(&dag);
+        let relatives =
+            ClearRelatives { upstream: request.with_upstream, downstream: request.with_downstream };
+        selection.add_reached(&dag, relatives);
         selection
     });
 
@@ -351,19 +344,18 @@ fn run_patch(run: &DagRun, record: &DagRecord, latest: &Dag, mode: ClearMode, no
     if !mode.reset_dag_runs {
         return patch;
     }
-    patch.clear_number = Some(run.clear_number.saturating_add(1));
-    patch.queued_at = Some(now);
-    if run.state.is_finished() {
-        patch.state = Some(DagRunState::Queued);
-        patch.start_date = Some(None);
-        patch.end_date = Some(None);
+    let newest =
+        mode.run_on_latest_version.then(|| (record.current_version_id, bundle_version(latest, record)));
+    let cleared = clear_run(run, DagRunState::Queued, newest, now);
+    patch.clear_number = Some(cleared.clear_number);
+    patch.queued_at = Some(cleared.queued_at);
+    patch.dag_version_id = Some(cleared.dag_version_id);
+    patch.bundle_version = Some(cleared.bundle_version);
+    if cleared.state != run.state {
+        patch.state = Some(cleared.state);
+        patch.start_date = Some(cleared.start_date);
+        patch.end_date = Some(cleared.end_date);
         patch.due_at = Some(None);
-    }
-    if mode.run_on_latest_version {
-        patch.dag_version_id = Some(record.current_version_id);
-        if !latest.disable_bundle_versioning && record.bundle_version.is_some() {
-            patch.bundle_version = Some(bundle_version(latest, record));
-        }
     }
     patch
 }

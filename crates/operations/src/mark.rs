@@ -4,6 +4,7 @@ use gust_model::{
     DagId, MapIndex, RunId, TaskId, TaskInstanceState,
     record::{DagRun, TaskInstance},
 };
+use gust_planner::{MarkedInstance, mark_instance};
 use gust_ports::{
     Tx, Wake,
     metastore::{DagRunPatch, Guard, LockWait, TaskInstancePatch, TaskInstanceWrite, TxMode, transact},
@@ -115,14 +116,19 @@ async fn mark_in(
     for run in runs {
         let run = if request.dry_run { Some(run) } else { tx.lock_dag_run(run.id, LockWait::Wait).await? };
         let Some(run) = run else { continue };
-        let mut rows = selected(tx, &run, Some(&marked)).await?;
-        rows.retain(|row| row.state != request.state);
+        let now = tx.now().await?;
+        let marks: Vec<_> = selected(tx, &run, Some(&marked))
+            .await?
+            .into_iter()
+            .filter_map(|row| mark_instance(&row, request.state, now).map(|marked| (row, marked)))
+            .collect();
+        let rows: Vec<_> = marks.iter().map(|(row, _)| row.clone()).collect();
         if request.dry_run {
             altered.extend(rows);
             continue;
         }
         if !rows.is_empty() {
-            mark_rows(tx, &run, &rows, request.state).await?;
+            write_marks(tx, &run, &marks).await?;
             wakes.extend(wakes_of(&run, &rows));
             altered.extend(rows);
         }
@@ -145,16 +151,15 @@ async fn mark_in(
     Ok((result, wakes))
 }
 
-/// Marks rows of a locked run, and lets the planner look at all of it if it is under way.
-pub(crate) async fn mark_rows(
+/// Writes marks of rows of a locked run, and lets the planner look at all of it.
+pub(crate) async fn write_marks(
     tx: &mut dyn Tx,
     run: &DagRun,
-    rows: &[TaskInstance],
-    state: TaskInstanceState,
+    marks: &[(TaskInstance, MarkedInstance)],
 ) -> Result<(), OperationError> {
-    let now = tx.now().await?;
-    let writes: Vec<_> = rows.iter().map(|row| reset::mark(row, state, now)).collect();
-    write_taken(tx, rows, &writes).await?;
+    let rows: Vec<_> = marks.iter().map(|(row, _)| row.clone()).collect();
+    let writes: Vec<_> = marks.iter().map(|(row, marked)| reset::mark(row, *marked)).collect();
+    write_taken(tx, &rows, &writes).await?;
     tx.update_dag_run(run.id, &DagRunPatch { is_dirty: Some(true), ..DagRunPatch::default() }).await?;
     Ok(())
 }
@@ -194,7 +199,7 @@ pub async fn set_task_instance_note(
                 })
                 .collect();
             tx.update_task_instances(&writes).await?;
-            Ok(selected(tx, &run, Some(&selection)).await?)
+            selected(tx, &run, Some(&selection)).await
         })
     })
     .await?;

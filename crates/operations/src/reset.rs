@@ -1,10 +1,14 @@
 //! What a clear and a mark write to one task instance. Pure.
+//!
+//! A running task instance that is cleared begins anew at once rather than by way of `restarting`: a fenced worker's end
+//! is not accepted, so nobody would lead it out of that state.
 
 use gust_model::{
     TaskInstanceState,
     dag::{Dag, TaskIndex},
     record::{TaskInstance, Timestamp},
 };
+use gust_planner::MarkedInstance;
 use gust_ports::metastore::{Guard, LeasePatch, TaskInstancePatch, TaskInstanceWrite};
 use serde_json::Value;
 
@@ -25,7 +29,7 @@ fn taken(state: TaskInstanceState) -> TaskInstancePatch {
 }
 
 /// A clear (`airflow/models/taskinstance.py: clear_task_instances`): nothing decided, and as many tries more as the
-/// task has. A running one is reset at once rather than by way of `restarting`: its worker is fenced off by the epoch.
+/// task has.
 pub(crate) fn reset(row: &TaskInstance, graph: Option<(&Dag, TaskIndex)>) -> TaskInstanceWrite {
     let mut patch = TaskInstancePatch {
         scheduled_at: Some(None),
@@ -52,12 +56,12 @@ pub(crate) fn reset(row: &TaskInstance, graph: Option<(&Dag, TaskIndex)>) -> Tas
     TaskInstanceWrite { id: row.id, guard: Guard::ChangeSeq(row.change_seq), patch }
 }
 
-/// A mark (`airflow/models/taskinstance.py: TaskInstance.set_state`).
-pub(crate) fn mark(row: &TaskInstance, state: TaskInstanceState, now: Timestamp) -> TaskInstanceWrite {
+/// A mark, as the planner words it.
+pub(crate) fn mark(row: &TaskInstance, marked: MarkedInstance) -> TaskInstanceWrite {
     let patch = TaskInstancePatch {
-        start_date: Some(Some(row.start_date.unwrap_or(now))),
-        end_date: Some(Some(row.end_date.unwrap_or(now))),
-        ..taken(state)
+        start_date: Some(Some(marked.start_date)),
+        end_date: Some(Some(marked.end_date)),
+        ..taken(marked.state)
     };
     TaskInstanceWrite { id: row.id, guard: Guard::ChangeSeq(row.change_seq), patch }
 }

@@ -1,6 +1,10 @@
 use std::sync::Arc;
 
-use gust_model::{DagId, DagRunState, RunId, TaskInstanceState, record::DagRun};
+use gust_model::{
+    DagId, DagRunState, RunId,
+    record::{DagRun, TaskInstance},
+};
+use gust_planner::{mark_run, run_may_end};
 use gust_ports::{
     Tx, Wake,
     metastore::{DagRunPatch, LockWait, TxMode, transact},
@@ -10,7 +14,7 @@ use crate::{
     OperationError, Ports,
     clear::wakes_of,
     graph::{dag_of_version, latest_dag},
-    mark::mark_rows,
+    mark::write_marks,
 };
 
 pub(crate) async fn run_by_id(
@@ -87,7 +91,6 @@ async fn queue_run(tx: &mut dyn Tx, run: &DagRun) -> Result<Vec<Wake>, Operation
 }
 
 async fn end_run(tx: &mut dyn Tx, run: &DagRun, state: DagRunState) -> Result<Vec<Wake>, OperationError> {
-    use TaskInstanceState as S;
     let dag = match dag_of_version(tx, run.dag_version_id).await? {
         Some((_, dag)) => dag,
         None => {
@@ -97,36 +100,35 @@ async fn end_run(tx: &mut dyn Tx, run: &DagRun, state: DagRunState) -> Result<Ve
                 .1
         }
     };
-    let is_teardown = |task_id: &str| dag.index_of(task_id).is_some_and(|task| dag.task(task).is_teardown);
-    let unfinished: Vec<_> = tx
+    let now = tx.now().await?;
+    // What the graph no longer has is the planner's to remove.
+    let rows: Vec<(TaskInstance, bool)> = tx
         .task_instances_of(run.id, &[])
         .await?
         .into_iter()
-        .filter(|row| !row.state.is_finished() && dag.index_of(row.task_id.as_str()).is_some())
+        .filter_map(|row| {
+            let is_teardown = dag.task(dag.index_of(row.task_id.as_str())?).is_teardown;
+            Some((row, is_teardown))
+        })
         .collect();
-    let (teardowns, normal): (Vec<_>, Vec<_>) =
-        unfinished.into_iter().partition(|row| is_teardown(row.task_id.as_str()));
-    let (running, pending): (Vec<_>, Vec<_>) = normal.into_iter().partition(|row| {
-        matches!(row.state, S::Running | S::Deferred | S::UpForReschedule | S::AwaitingInput)
-    });
-    if !pending.is_empty() {
-        mark_rows(tx, run, &pending, S::Skipped).await?;
+    let marks: Vec<_> = rows
+        .iter()
+        .filter_map(|(row, is_teardown)| Some((row.clone(), mark_run(state, row, *is_teardown, now)?)))
+        .collect();
+    if !marks.is_empty() {
+        write_marks(tx, run, &marks).await?;
     }
-    if !running.is_empty() {
-        let ended = if state == DagRunState::Success { S::Success } else { S::Failed };
-        mark_rows(tx, run, &running, ended).await?;
-    }
-    if teardowns.is_empty() && run.state != state {
+    if run_may_end(rows.iter().map(|(row, is_teardown)| (row, *is_teardown))) && run.state != state {
         let end_date = if run.state.is_finished() { run.end_date } else { None };
         let patch = DagRunPatch {
             state: Some(state),
-            end_date: Some(Some(end_date.unwrap_or(tx.now().await?))),
+            end_date: Some(Some(end_date.unwrap_or(now))),
             due_at: Some(None),
             ..DagRunPatch::default()
         };
         tx.update_dag_run(run.id, &patch).await?;
     }
-    let touched: Vec<_> = running.into_iter().chain(pending).collect();
+    let touched: Vec<_> = marks.into_iter().map(|(row, _)| row).collect();
     Ok(wakes_of(run, &touched))
 }
 

@@ -7,6 +7,7 @@ use gust_model::{
     dag::{Dag, TaskIndex},
     record::{DagRun, TaskInstance, Timestamp},
 };
+use gust_planner::{ClearRelatives, tasks_to_clear};
 use gust_ports::{
     Tx,
     metastore::{DagRunFilter, DagRunSort, Direction, Page, TimeRange},
@@ -36,19 +37,6 @@ impl Selection {
         }
     }
 
-    pub(crate) fn merge(&mut self, other: Self) {
-        for (task_id, indexes) in other.0 {
-            match indexes {
-                None => self.add(task_id, None),
-                Some(indexes) => {
-                    for index in indexes {
-                        self.add(task_id.clone(), Some(index));
-                    }
-                }
-            }
-        }
-    }
-
     pub(crate) fn task_ids(&self) -> Vec<TaskId> {
         self.0.keys().cloned().collect()
     }
@@ -61,42 +49,24 @@ impl Selection {
         }
     }
 
-    /// Adds what comes before or after. A chosen index stays with tasks of the same mapped group and asks for all
-    /// indexes of others (`airflow/models/taskinstance.py: find_relevant_relatives`).
-    pub(crate) fn add_relatives(&mut self, dag: &Dag, upstream: bool) {
-        for (task_id, indexes) in self.0.clone() {
-            let Some(task) = dag.index_of(task_id.as_str()) else { continue };
-            for relative in dag.flat_relatives(task, upstream) {
-                let relative_id = dag.task(relative).task_id.clone();
+    /// Adds what a clear of these reaches besides them: relatives as asked, setups and teardowns. A chosen index stays
+    /// with tasks of the same mapped group and asks for all indexes of others
+    /// (`airflow/models/taskinstance.py: find_relevant_relatives`).
+    pub(crate) fn add_reached(&mut self, dag: &Dag, relatives: ClearRelatives) {
+        let named: BTreeSet<TaskIndex> =
+            self.0.keys().filter_map(|task_id| dag.index_of(task_id.as_str())).collect();
+        for task in &named {
+            let indexes = self.0.get(&dag.task(*task).task_id).cloned().flatten();
+            for reached in tasks_to_clear(dag, &BTreeSet::from([*task]), relatives) {
+                let reached_id = dag.task(reached).task_id.clone();
                 match &indexes {
-                    Some(indexes) if shares_mapped_group(dag, task, relative) => {
+                    _ if named.contains(&reached) => {}
+                    Some(indexes) if shares_mapped_group(dag, *task, reached) => {
                         for index in indexes {
-                            self.add(relative_id.clone(), Some(*index));
+                            self.add(reached_id.clone(), Some(*index));
                         }
                     }
-                    _ => self.add(relative_id, None),
-                }
-            }
-        }
-    }
-
-    /// Adds the setups without which a selected task cannot run again, and their teardowns
-    /// (`airflow/serialization/definitions/dag.py: partial_subset`).
-    pub(crate) fn add_setups(&mut self, dag: &Dag) {
-        for task_id in self.task_ids() {
-            let Some(task) = dag.index_of(task_id.as_str()) else { continue };
-            let links = dag.links(task);
-            let direct = links.upstream.iter().filter(|before| dag.task(**before).is_setup);
-            let mut setups: Vec<TaskIndex> = direct.chain(&links.indirect_setups).copied().collect();
-            let own_teardowns = if dag.task(task).is_setup { links.teardowns.clone() } else { Vec::new() };
-            for teardown in own_teardowns {
-                self.add(dag.task(teardown).task_id.clone(), None);
-            }
-            setups.dedup();
-            for setup in setups {
-                self.add(dag.task(setup).task_id.clone(), None);
-                for teardown in &dag.links(setup).teardowns {
-                    self.add(dag.task(*teardown).task_id.clone(), None);
+                    _ => self.add(reached_id, None),
                 }
             }
         }
@@ -157,8 +127,10 @@ pub(crate) async fn runs_of_mark(
     if !timetable.is_periodic() {
         return Ok(vec![run.clone()]);
     }
-    let dates = || dated.iter().filter_map(|other| other.logical_date);
-    let (Some(first), Some(last)) = (dates().min(), dates().max()) else { return Ok(vec![run.clone()]) };
+    let logical_dates = || dated.iter().filter_map(|other| other.logical_date);
+    let (Some(first), Some(last)) = (logical_dates().min(), logical_dates().max()) else {
+        return Ok(vec![run.clone()]);
+    };
     // Runs that the timetable does not name were made by hand; a mark of the schedule leaves them alone.
     let Ok(planned) = timetable.runs_between(first, last, MAX_SPAN) else { return Ok(dated) };
     let planned: BTreeSet<Timestamp> = planned.into_iter().filter_map(|next| next.logical_date).collect();

@@ -119,17 +119,14 @@ pub async fn trigger_dag_run_in(
     let now = tx.now().await?;
     let run_after = request.run_after.unwrap_or(now);
     let interval = data_interval(request, &timetable, run_after)?;
-    let run_id = match &request.run_id {
-        Some(run_id) => {
-            check_run_id(run_id, request.run_type)?;
-            run_id.clone()
-        }
+    let run_id = if let Some(run_id) = &request.run_id {
+        check_run_id(run_id, request.run_type)?;
+        run_id.clone()
+    } else {
         // The tail of a version 7 UUID is its random part; its head is the clock.
-        None => {
-            let tail = &random[random.len().saturating_sub(8)..];
-            let key = request.partition_key.as_deref();
-            RunId::from(timetable.generate_run_id(request.run_type, run_after, key, tail))
-        }
+        let tail = &random[random.len().saturating_sub(8)..];
+        let key = request.partition_key.as_deref();
+        RunId::from(timetable.generate_run_id(request.run_type, run_after, key, tail))
     };
     let run = DagRun {
         id: row,

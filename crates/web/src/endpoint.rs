@@ -25,6 +25,9 @@ pub(crate) struct Shape {
     pub access: Access,
 }
 
+/// Adds a route with its shape to a router.
+type AddRoute = dyn FnOnce(Router<AppState>, &'static str, Arc<Shape>) -> Router<AppState> + Send;
+
 /// One endpoint: its route and its description.
 pub(crate) struct Endpoint {
     pub method: Method,
@@ -37,7 +40,7 @@ pub(crate) struct Endpoint {
     pub shape: Shape,
     pub status: u16,
     pub answer: Option<Answer>,
-    route: Box<dyn FnOnce(Router<AppState>, &'static str, Arc<Shape>) -> Router<AppState> + Send>,
+    route: Box<AddRoute>,
 }
 
 /// The schema of an answer, with those that it refers to.

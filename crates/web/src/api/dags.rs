@@ -339,24 +339,13 @@ pub(super) fn iso_duration(span: chrono::TimeDelta) -> String {
     let seconds = seconds.unsigned_abs();
     let (days, hours, minutes, rest) =
         (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    let mut text = format!("{sign}P");
-    if days > 0 {
-        text += &format!("{days}D");
-    }
-    if hours + minutes + rest > 0 || micros > 0 || days == 0 {
-        text += "T";
-        if hours > 0 {
-            text += &format!("{hours}H");
-        }
-        if minutes > 0 {
-            text += &format!("{minutes}M");
-        }
-        if rest > 0 || micros > 0 || (hours == 0 && minutes == 0) {
-            let fraction = if micros > 0 { format!(".{micros:06}") } else { String::new() };
-            text += &format!("{rest}{fraction}S");
-        }
-    }
-    text
+    let part = |number: u64, unit: char| if number > 0 { format!("{number}{unit}") } else { String::new() };
+    let fraction = if micros > 0 { format!(".{micros:06}") } else { String::new() };
+    let is_short = days + hours + minutes == 0;
+    let last = if rest > 0 || micros > 0 || is_short { format!("{rest}{fraction}S") } else { String::new() };
+    let time = format!("{}{}{last}", part(hours, 'H'), part(minutes, 'M'));
+    let mark = if time.is_empty() { "" } else { "T" };
+    format!("{sign}P{}{mark}{time}", part(days, 'D'))
 }
 
 /// Parameters as Airflow's API shows them (`airflow/serialization/definitions/param.py: SerializedParam.dump`).

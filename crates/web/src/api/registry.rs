@@ -446,7 +446,7 @@ async fn tasks(call: Call) -> Result<Json<TaskCollectionResponse>, ApiError> {
         }
         "owner" => indexes.sort_by(|a, b| task(a).owner.cmp(&task(b).owner)),
         "start_date" => {
-            indexes.sort_by_key(|index| (task(index).start_date.is_none(), task(index).start_date))
+            indexes.sort_by_key(|index| (task(index).start_date.is_none(), task(index).start_date));
         }
         "end_date" => indexes.sort_by_key(|index| (task(index).end_date.is_none(), task(index).end_date)),
         "trigger_rule" => indexes.sort_by_key(|index| task(index).trigger_rule.as_str()),
