@@ -8,7 +8,13 @@ use axum::{
 use gust_model::{DagId, MapIndex, RunId, TaskId};
 use serde_json::{Value, json};
 
-use crate::{auth::{Identity, Role}, endpoint::{Access, Shape}, error::ApiError, inputs::Inputs, state::AppState};
+use crate::{
+    auth::{Identity, Role},
+    endpoint::{Access, Shape},
+    error::ApiError,
+    inputs::Inputs,
+    state::AppState,
+};
 
 /// A call of an endpoint, its values checked.
 pub(crate) struct Call {

@@ -61,8 +61,11 @@ pub fn router(state: AppState) -> Router {
     }
     let guarded = Guarded { state: state.clone(), open: Arc::new(open) };
 
-    let mut routes =
-        Router::new().route("/openapi.json", routing::get(openapi)).merge(auth::session_routes());
+    let mut routes = Router::new()
+        .route("/openapi.json", routing::get(openapi))
+        .merge(auth::session_routes())
+        .merge(crate::pages::routes())
+        .merge(crate::events::routes());
     for endpoint in endpoints {
         routes = endpoint.add_to(routes);
     }
@@ -101,6 +104,7 @@ async fn method_not_allowed() -> ApiError {
     ApiError::Status(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed".into())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "The layer hands it over.")]
 fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
     let what = panic
         .downcast_ref::<String>()
