@@ -54,8 +54,9 @@ async fn changes(
     State(state): State<AppState>,
     Query(scope): Query<Scope>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    // Browsers drop events without data.
     let changes = debounced(state.wakeups.listen(), scope, Arc::clone(&state.clock))
-        .map(|()| Ok(Event::default().event("change").data("")));
+        .map(|()| Ok(Event::default().event("change").data("now")));
     Sse::new(changes).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
 }
 

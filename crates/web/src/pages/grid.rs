@@ -113,9 +113,11 @@ pub(super) fn grid(
                 thead {
                     tr {
                         th.when scope="col" {
-                            (view::duration(longest))
-                            br;
-                            "longest run"
+                            @if !runs.is_empty() {
+                                (view::duration(longest))
+                                br;
+                                "longest run"
+                            }
                         }
                         @for run in runs {
                             th.run.(sel(run).unwrap_or_default()) scope="col" data-key=(run.id) {

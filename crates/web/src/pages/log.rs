@@ -147,14 +147,14 @@ impl Following {
             }
             if !self.has_said_idle {
                 self.has_said_idle = true;
-                return Some(Event::default().event("idle").data(""));
+                return Some(Event::default().event("idle").data("now"));
             }
         }
     }
 
     fn end(&mut self) -> Event {
         self.is_over = true;
-        Event::default().event("end").data("")
+        Event::default().event("end").data("now")
     }
 
     /// Until the next look is due or the run moved.

@@ -205,6 +205,28 @@ async fn ten_thousand_mapped_instances_are_counted_and_paged() {
 }
 
 #[tokio::test]
+async fn the_log_of_a_try_that_is_over_comes_whole_and_ends() {
+    let site = site(&seed::dags()[..1]).await;
+    let mut tx = site.seeder.metastore.begin(TxMode::Read).await.unwrap();
+    let filter = TaskInstanceFilter {
+        states: vec![gust_model::TaskInstanceState::Failed],
+        ..TaskInstanceFilter::default()
+    };
+    let row = tx.task_instances(&filter, &Page::first(1)).await.unwrap().items.remove(0);
+    drop(tx);
+    let task = urls::task(row.dag_id.as_str(), row.run_id.as_str(), row.task_id.as_str());
+    let stream = site.get(&format!("{task}/log-events?try=1"), "text/event-stream").await;
+    let events: Vec<&str> = stream.text.split("\n\n").filter(|event| !event.is_empty()).collect();
+    assert!(events[0].contains("event: lines") && events[0].contains("the upstream table is empty"));
+    assert!(events.last().unwrap().contains("event: end"), "{}", stream.text);
+    // A browser does not tell its page of an event without data.
+    assert!(events.iter().all(|event| event.lines().any(|line| line.starts_with("data: "))), "{}", stream.text);
+    let position = events[0].lines().find_map(|line| line.strip_prefix("id: ")).unwrap();
+    let rest = site.get(&format!("{task}/log-events?try=1&after={position}"), "text/event-stream").await;
+    assert!(!rest.text.contains("event: lines") && rest.text.contains("event: end"));
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_said_so() {
     let site = site(&seed::dags()[..1]).await;
     for path in ["/dags/nope", "/dags/example_complex/runs/nope", "/static/nope.js"] {
