@@ -45,7 +45,8 @@ class Zygote:
 
     def announce(self, refused: str | None = None) -> None:
         """Tell the owner that forking may begin, or why it must not."""
-        wire.send(self._control, wire.Ready(os.getpid(), *_versions(), refused))
+        sdk_version, api_version = _versions()
+        wire.send(self._control, wire.Ready(os.getpid(), sdk_version, api_version, refused))
 
     def serve(self) -> NoReturn:
         """Work until the owner goes."""

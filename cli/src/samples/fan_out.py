@@ -10,7 +10,7 @@ from airflow.sdk import dag, task
 
 @dag(schedule=None, catchup=False, tags=["sample", "mapping"])
 def fan_out():
-    """Counts the primes below some random numbers, each in a task of its own."""
+    """Count the primes below some random numbers, each in a task of its own."""
 
     @task
     def numbers() -> list[int]:

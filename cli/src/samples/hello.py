@@ -5,9 +5,9 @@ from __future__ import annotations
 from airflow.sdk import Param, dag, task
 
 
-@dag(schedule=None, catchup=False, tags=["sample"], params={"name": Param("world", type="string", minLength=1)})
+@dag(schedule=None, tags=["sample"], params={"name": Param("world", type="string", minLength=1)})
 def hello():
-    """Greets whoever the run's parameters name."""
+    """Greet whoever the run's parameters name."""
 
     @task
     def greeting(params: dict | None = None) -> str:

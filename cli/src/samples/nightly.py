@@ -20,7 +20,9 @@ with DAG(
     make_room = BashOperator(task_id="make_room", bash_command="echo making room").as_setup()
 
     with TaskGroup("load") as load:
-        wait = TimeDeltaSensor(task_id="wait_a_moment", delta=timedelta(seconds=2), mode="reschedule", poke_interval=2)
+        wait = TimeDeltaSensor(
+            task_id="wait_a_moment", delta=timedelta(seconds=2), mode="reschedule", poke_interval=2
+        )
         for table in ("orders", "customers"):
             wait >> BashOperator(task_id=table, bash_command=f"echo loading {table}")
 

@@ -19,7 +19,7 @@ import pydantic
 from airflow.callbacks import callback_requests
 from airflow.sdk.execution_time import comms, schema
 
-MOMENT = dt.datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=dt.timezone.utc)
+MOMENT = dt.datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=dt.UTC)
 JSON = {"a": [1, "x", None, 1.5, True], "b": {"c": -(2**40)}}
 
 
@@ -35,7 +35,11 @@ def sample(kind, full):
         if not full and type(None) in args:
             return None
         return sample(next(arg for arg in args if arg is not type(None)), full)
-    if origin in (list, tuple, set) or kind in (list, set) or getattr(origin, "__name__", "") in ("Iterable", "Sequence"):
+    if (
+        origin in (list, tuple, set)
+        or kind in (list, set)
+        or getattr(origin, "__name__", "") in ("Iterable", "Sequence")
+    ):
         return [sample(args[0] if args else str, full)]
     if origin is dict or kind is dict:
         return {"key": sample(args[1], full) if args else 1} if full else {}
@@ -50,7 +54,13 @@ def sample(kind, full):
             return dt.timedelta(days=1, seconds=7, microseconds=250000)
         if kind is pydantic.AwareDatetime or issubclass(kind, dt.datetime):
             return MOMENT
-        for known, value in ((int, 7), (float, 2.5), (str, "text"), (uuid.UUID, uuid.UUID(int=9)), (Path, Path("/p"))):
+        for known, value in (
+            (int, 7),
+            (float, 2.5),
+            (str, "text"),
+            (uuid.UUID, uuid.UUID(int=9)),
+            (Path, Path("/p")),
+        ):
             if issubclass(kind, known):
                 return value
     raise TypeError(f"no sample of {kind!r}")
@@ -98,14 +108,20 @@ def main():
     if sys.argv[1] == "make":
         text = (Path(schema.__file__).parent / "schema.json").read_text()
         defs = json.loads(text)["$defs"]
-        kinds = sorted(name for name, d in defs.items() if d.get("properties", {}).get("type", {}).get("const") == name)
+        kinds = sorted(
+            name for name, d in defs.items() if d.get("properties", {}).get("type", {}).get("const") == name
+        )
         out = [
             {
                 "group": group,
                 "kind": model.__name__,
                 "full": full,
-                "frame": base64.b64encode(bytes(comms._RequestFrame(id=3, body=message.model_dump()).as_bytes())).decode(),
-                "body": json.loads(msgspec.json.encode(pydantic.TypeAdapter(dict).dump_python(body(message), mode="json"))),
+                "frame": base64.b64encode(
+                    bytes(comms._RequestFrame(id=3, body=message.model_dump()).as_bytes())
+                ).decode(),
+                "body": json.loads(
+                    msgspec.json.encode(pydantic.TypeAdapter(dict).dump_python(body(message), mode="json"))
+                ),
             }
             for group, model, full, message in messages()
         ]

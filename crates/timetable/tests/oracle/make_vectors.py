@@ -41,51 +41,299 @@ from croniter.croniter import CroniterError  # noqa: E402
 
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
-UTC = dt.timezone.utc
+UTC = dt.UTC
 ZONES = [
-    "UTC", "utc", "America/New_York", "Europe/Berlin", "Europe/London", "Europe/Dublin", "Asia/Kathmandu",
-    "Asia/Tehran", "Australia/Lord_Howe", "America/Sao_Paulo", "Pacific/Apia", "Africa/Casablanca", "Asia/Seoul",
-    "America/St_Johns", "America/Havana", "Asia/Beirut", "Africa/Cairo", "America/Santiago", "Pacific/Auckland",
-    "Pacific/Chatham", "Asia/Gaza", "Europe/Moscow", "America/Asuncion", "America/Nuuk", "Antarctica/Troll",
-    "America/Los_Angeles", "Atlantic/Azores", "Asia/Kolkata", "Etc/GMT+5", 3600, -12600, 20700,
-]  # fmt: skip
+    "UTC",
+    "utc",
+    "America/New_York",
+    "Europe/Berlin",
+    "Europe/London",
+    "Europe/Dublin",
+    "Asia/Kathmandu",
+    "Asia/Tehran",
+    "Australia/Lord_Howe",
+    "America/Sao_Paulo",
+    "Pacific/Apia",
+    "Africa/Casablanca",
+    "Asia/Seoul",
+    "America/St_Johns",
+    "America/Havana",
+    "Asia/Beirut",
+    "Africa/Cairo",
+    "America/Santiago",
+    "Pacific/Auckland",
+    "Pacific/Chatham",
+    "Asia/Gaza",
+    "Europe/Moscow",
+    "America/Asuncion",
+    "America/Nuuk",
+    "Antarctica/Troll",
+    "America/Los_Angeles",
+    "Atlantic/Azores",
+    "Asia/Kolkata",
+    "Etc/GMT+5",
+    3600,
+    -12600,
+    20700,
+]
 # Days around which some zone changes its clocks, besides ordinary ones and leap days.
 DAYS = [
-    (2026, 3, 8), (2026, 3, 28), (2026, 3, 29), (2026, 4, 4), (2026, 4, 5), (2026, 9, 5), (2026, 9, 26),
-    (2026, 10, 3), (2026, 10, 4), (2026, 10, 24), (2026, 10, 25), (2026, 11, 1), (2025, 11, 2), (2026, 2, 15),
-    (2026, 2, 28), (2024, 2, 28), (2023, 12, 31), (2028, 2, 29), (2026, 7, 14), (2026, 1, 1), (2025, 12, 30),
-    (2011, 12, 29), (2018, 11, 3), (2016, 3, 30), (2022, 3, 20), (2026, 3, 21), (2026, 4, 23), (2026, 10, 28),
-    (2026, 9, 12), (2026, 3, 14), (2035, 10, 27), (2044, 3, 26),
-]  # fmt: skip
+    (2026, 3, 8),
+    (2026, 3, 28),
+    (2026, 3, 29),
+    (2026, 4, 4),
+    (2026, 4, 5),
+    (2026, 9, 5),
+    (2026, 9, 26),
+    (2026, 10, 3),
+    (2026, 10, 4),
+    (2026, 10, 24),
+    (2026, 10, 25),
+    (2026, 11, 1),
+    (2025, 11, 2),
+    (2026, 2, 15),
+    (2026, 2, 28),
+    (2024, 2, 28),
+    (2023, 12, 31),
+    (2028, 2, 29),
+    (2026, 7, 14),
+    (2026, 1, 1),
+    (2025, 12, 30),
+    (2011, 12, 29),
+    (2018, 11, 3),
+    (2016, 3, 30),
+    (2022, 3, 20),
+    (2026, 3, 21),
+    (2026, 4, 23),
+    (2026, 10, 28),
+    (2026, 9, 12),
+    (2026, 3, 14),
+    (2035, 10, 27),
+    (2044, 3, 26),
+]
 SIMPLE = [
-    "@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly", "@annually", "@midnight", "0 0 * * *",
-    "*/15 * * * *", "0 * * * *", "30 2 * * *", "30 1 * * *", "0 3 * * *", "* * * * *", "0 9 * * 1-5",
-]  # fmt: skip
-MINUTES = ["*", "0", "30", "15", "59", "*/5", "*/7", "*/15", "1-5", "0,20,40", "5/20", "50-59/3", "59/15", "0-59",
-           "7-7", "*,5", "45-15", "3,*/30", "00"]  # fmt: skip
-HOURS = ["*", "0", "1", "2", "3", "23", "*/2", "*/5", "1,2", "2-4", "9-17", "0-23", "22-2", "1-23/2", "*/1", "23/2",
-         "2-2", "*,3", "02", "22-6/3"]  # fmt: skip
-DOMS = ["*", "1", "15", "31", "30", "29", "L", "1,15", "28-31", "*/10", "15,L", "1-31", "?", "15w", "1W", "31w",
-        "W7", "20-L", "25-5", "31/2", "1-1", "30,31", "*/31", "l,1"]  # fmt: skip
-MONTHS = ["*", "2", "MAR", "1-6", "*/3", "jan-mar", "nov-feb", "4,6,9", "12/3", "1-12", "feb", "2,4", "oct-mar/2",
-          "JAN-jan", "11"]  # fmt: skip
-DOWS = ["*", "0", "7", "SUN", "MON-FRI", "1-5", "sat", "*/2", "5#3", "L5", "1#2", "l0", "5-7", "sat-mon", "6-1/2",
-        "fri#1,mon#2", "2#5", "?", "0-6", "mon-fri#2", "L1,3#1", "0-7", "sun-sun", "3,7", "5/2", "1-6/2", "l7",
-        "tue,thu"]  # fmt: skip
+    "@hourly",
+    "@daily",
+    "@weekly",
+    "@monthly",
+    "@quarterly",
+    "@yearly",
+    "@annually",
+    "@midnight",
+    "0 0 * * *",
+    "*/15 * * * *",
+    "0 * * * *",
+    "30 2 * * *",
+    "30 1 * * *",
+    "0 3 * * *",
+    "* * * * *",
+    "0 9 * * 1-5",
+]
+MINUTES = [
+    "*",
+    "0",
+    "30",
+    "15",
+    "59",
+    "*/5",
+    "*/7",
+    "*/15",
+    "1-5",
+    "0,20,40",
+    "5/20",
+    "50-59/3",
+    "59/15",
+    "0-59",
+    "7-7",
+    "*,5",
+    "45-15",
+    "3,*/30",
+    "00",
+]
+HOURS = [
+    "*",
+    "0",
+    "1",
+    "2",
+    "3",
+    "23",
+    "*/2",
+    "*/5",
+    "1,2",
+    "2-4",
+    "9-17",
+    "0-23",
+    "22-2",
+    "1-23/2",
+    "*/1",
+    "23/2",
+    "2-2",
+    "*,3",
+    "02",
+    "22-6/3",
+]
+DOMS = [
+    "*",
+    "1",
+    "15",
+    "31",
+    "30",
+    "29",
+    "L",
+    "1,15",
+    "28-31",
+    "*/10",
+    "15,L",
+    "1-31",
+    "?",
+    "15w",
+    "1W",
+    "31w",
+    "W7",
+    "20-L",
+    "25-5",
+    "31/2",
+    "1-1",
+    "30,31",
+    "*/31",
+    "l,1",
+]
+MONTHS = [
+    "*",
+    "2",
+    "MAR",
+    "1-6",
+    "*/3",
+    "jan-mar",
+    "nov-feb",
+    "4,6,9",
+    "12/3",
+    "1-12",
+    "feb",
+    "2,4",
+    "oct-mar/2",
+    "JAN-jan",
+    "11",
+]
+DOWS = [
+    "*",
+    "0",
+    "7",
+    "SUN",
+    "MON-FRI",
+    "1-5",
+    "sat",
+    "*/2",
+    "5#3",
+    "L5",
+    "1#2",
+    "l0",
+    "5-7",
+    "sat-mon",
+    "6-1/2",
+    "fri#1,mon#2",
+    "2#5",
+    "?",
+    "0-6",
+    "mon-fri#2",
+    "L1,3#1",
+    "0-7",
+    "sun-sun",
+    "3,7",
+    "5/2",
+    "1-6/2",
+    "l7",
+    "tue,thu",
+]
 SECONDS = ["0", "*/20", "30", "15-45/10", "*", "59"]
 YEARS = ["*", "2026", "2027-2030", "2024/2", "2026,2060", "2020", "2090"]
-BAD = ["60 * * * *", "* 24 * * *", "* * 0 * *", "* * 32 * *", "* * * 13 *", "* * * 0 *", "* * * * 8", "* * * *", "",
-       "* * * * * * * *", "a b c d e", "*/0 * * * *", "* * * * mon#6", "* * * * L", "* * * * 5L", "h * * * *",
-       "* * LW * *", "* * L-3 * *", "1,15w * * * *", "* * 1,15w * *", "? * * * *", "* * ?,1 * *", "-1 * * * *",
-       "1-70 * * * *", "1- * * * *", "*/a * * * *", "* * * foo *", "* * * * 1-5#2", "* * * * 1,2#1", "@foo",
-       "@DAILY", "@Weekly", "@QUARTERLY", "1,,2 * * * *", ", * * * *", "1 2 3 4 5 6 7 8", "* * * * *#2", "1.5 * * * *",
-       "* * 0w * *", "* * 32w * *", "* * * * 1#0", "5-1/0 * * * *", "H(0-5) * * * *", "* * * * 1#2#3", "1/2/3 * * * *",
-       "1-2-3 * * * *", "** * * * *", "*-5 * * * *", "*/5-10 * * * *", "\u00a0* * * * *", "*\t*  * * *", "0 0 0 * *",
-       "0 0 * 0 *", "7-8 * * * 7-8", "* * * * 0-6,1#2", "* * * * *,1#2", "* * 1-31 * */2", "* * */2 * 0-6",
-       "0 0 30 2 *", "0 0 31 2,4 *", "0 0 31 2 1", "0 0 1 * 1#2", "0 0 31 2 1#2", "0 0 15w * 3", "0 0 15w * 6#2",
-       "0 0 29 2 *", "0 0 29 2 1", "0 0 1w 2 0", "1-5 * * * * 61", "* * * * * 0 1969", "* * * * * 0 2100",
-       "* * * * * 0 2090", "0 0 l * 1", "* * l-l * *", "* * l/2 * *", "* * jan * *", "* * * * jan", "007 * * * *",
-       "5-007 * * * *", "*/007 * * * *", "0 0 1-31 * ?", "0 0 ? * 1", "0 0 1 1 ?", "0 0 31 * 1#1", "0 0 29 2 1#5"]  # fmt: skip
+BAD = [
+    "60 * * * *",
+    "* 24 * * *",
+    "* * 0 * *",
+    "* * 32 * *",
+    "* * * 13 *",
+    "* * * 0 *",
+    "* * * * 8",
+    "* * * *",
+    "",
+    "* * * * * * * *",
+    "a b c d e",
+    "*/0 * * * *",
+    "* * * * mon#6",
+    "* * * * L",
+    "* * * * 5L",
+    "h * * * *",
+    "* * LW * *",
+    "* * L-3 * *",
+    "1,15w * * * *",
+    "* * 1,15w * *",
+    "? * * * *",
+    "* * ?,1 * *",
+    "-1 * * * *",
+    "1-70 * * * *",
+    "1- * * * *",
+    "*/a * * * *",
+    "* * * foo *",
+    "* * * * 1-5#2",
+    "* * * * 1,2#1",
+    "@foo",
+    "@DAILY",
+    "@Weekly",
+    "@QUARTERLY",
+    "1,,2 * * * *",
+    ", * * * *",
+    "1 2 3 4 5 6 7 8",
+    "* * * * *#2",
+    "1.5 * * * *",
+    "* * 0w * *",
+    "* * 32w * *",
+    "* * * * 1#0",
+    "5-1/0 * * * *",
+    "H(0-5) * * * *",
+    "* * * * 1#2#3",
+    "1/2/3 * * * *",
+    "1-2-3 * * * *",
+    "** * * * *",
+    "*-5 * * * *",
+    "*/5-10 * * * *",
+    "\u00a0* * * * *",
+    "*\t*  * * *",
+    "0 0 0 * *",
+    "0 0 * 0 *",
+    "7-8 * * * 7-8",
+    "* * * * 0-6,1#2",
+    "* * * * *,1#2",
+    "* * 1-31 * */2",
+    "* * */2 * 0-6",
+    "0 0 30 2 *",
+    "0 0 31 2,4 *",
+    "0 0 31 2 1",
+    "0 0 1 * 1#2",
+    "0 0 31 2 1#2",
+    "0 0 15w * 3",
+    "0 0 15w * 6#2",
+    "0 0 29 2 *",
+    "0 0 29 2 1",
+    "0 0 1w 2 0",
+    "1-5 * * * * 61",
+    "* * * * * 0 1969",
+    "* * * * * 0 2100",
+    "* * * * * 0 2090",
+    "0 0 l * 1",
+    "* * l-l * *",
+    "* * l/2 * *",
+    "* * jan * *",
+    "* * * * jan",
+    "007 * * * *",
+    "5-007 * * * *",
+    "*/007 * * * *",
+    "0 0 1-31 * ?",
+    "0 0 ? * 1",
+    "0 0 1 1 ?",
+    "0 0 31 * 1#1",
+    "0 0 29 2 1#5",
+]
 
 
 def iso(value):
@@ -120,18 +368,38 @@ def run_immediately(rng: random.Random):
 
 def delta(rng: random.Random, *, plain: bool = False):
     if plain or rng.random() < 0.4:
-        return rng.choice([60.0, 1020.0, 3600.0, 5400.0, 86400.0, 90000.0, 604800.0, 0.5, 1.25, 0.1, 7.3, 1234567.0])
+        return rng.choice(
+            [60.0, 1020.0, 3600.0, 5400.0, 86400.0, 90000.0, 604800.0, 0.5, 1.25, 0.1, 7.3, 1234567.0]
+        )
     return rng.choice(
         [
-            {"months": 1}, {"months": 3}, {"years": 1}, {"days": 1}, {"days": 7}, {"hours": 5}, {"minutes": 90},
-            {"months": 1, "days": 1}, {"days": 1, "hour": 3}, {"months": 1, "day": 31}, {"hours": 1.5},
-            {"days": 0.5, "minutes": 7}, {"weekday": [0, 1], "days": 1}, {"weekday": [4], "days": 2},
-            {"months": 1, "day": 1, "weekday": [4, 2]}, {"months": 1, "day": 31, "weekday": [4, -1]},
-            {"years": 1, "leapdays": 1}, {"hours": 30}, {"months": 14}, {"microseconds": 1500000},
-            {"months": 1, "hours": -4}, {"days": 1, "leapdays": 1, "minute": 30}, {"seconds": 45.25},
-            {"days": 3, "month": 2}, {"years": 1, "month": 6, "day": 15},
+            {"months": 1},
+            {"months": 3},
+            {"years": 1},
+            {"days": 1},
+            {"days": 7},
+            {"hours": 5},
+            {"minutes": 90},
+            {"months": 1, "days": 1},
+            {"days": 1, "hour": 3},
+            {"months": 1, "day": 31},
+            {"hours": 1.5},
+            {"days": 0.5, "minutes": 7},
+            {"weekday": [0, 1], "days": 1},
+            {"weekday": [4], "days": 2},
+            {"months": 1, "day": 1, "weekday": [4, 2]},
+            {"months": 1, "day": 31, "weekday": [4, -1]},
+            {"years": 1, "leapdays": 1},
+            {"hours": 30},
+            {"months": 14},
+            {"microseconds": 1500000},
+            {"months": 1, "hours": -4},
+            {"days": 1, "leapdays": 1, "minute": 30},
+            {"seconds": 45.25},
+            {"days": 3, "month": 2},
+            {"years": 1, "month": 6, "day": 15},
         ]
-    )  # fmt: skip
+    )
 
 
 ASSETS = {
@@ -139,68 +407,144 @@ ASSETS = {
     "objects": [
         {"__type": "asset", "name": "a", "uri": "s3://a/1", "group": "asset", "extra": {}},
         {"__type": "asset_alias", "name": "alias", "group": "asset"},
-        {"__type": "asset_all", "objects": [{"__type": "asset_ref", "name": "n"}, {"__type": "asset_ref", "uri": "u://x"}]},
+        {
+            "__type": "asset_all",
+            "objects": [{"__type": "asset_ref", "name": "n"}, {"__type": "asset_ref", "uri": "u://x"}],
+        },
     ],
 }
 
 
 def timetable(rng: random.Random, zone):
     kind = rng.choices(
-        ["cron_trigger", "cron_interval", "multiple", "delta_trigger", "delta_interval", "partition", "asset_or_time",
-         "events", "once", "continuous", "null", "runtime", "asset", "partitioned_asset"],
+        [
+            "cron_trigger",
+            "cron_interval",
+            "multiple",
+            "delta_trigger",
+            "delta_interval",
+            "partition",
+            "asset_or_time",
+            "events",
+            "once",
+            "continuous",
+            "null",
+            "runtime",
+            "asset",
+            "partitioned_asset",
+        ],
         [24, 24, 10, 9, 9, 9, 6, 4, 1, 2, 0.3, 0.3, 0.3, 0.3],
-    )[0]  # fmt: skip
+    )[0]
     prefix = "airflow.timetables."
     if kind == "cron_trigger":
-        return {"__type": prefix + "trigger.CronTriggerTimetable",
-                "__var": {"expression": cron(rng), "timezone": zone, "interval": interval(rng),
-                          "run_immediately": run_immediately(rng)}}  # fmt: skip
+        return {
+            "__type": prefix + "trigger.CronTriggerTimetable",
+            "__var": {
+                "expression": cron(rng),
+                "timezone": zone,
+                "interval": interval(rng),
+                "run_immediately": run_immediately(rng),
+            },
+        }
     if kind == "cron_interval":
-        return {"__type": prefix + "interval.CronDataIntervalTimetable",
-                "__var": {"expression": cron(rng), "timezone": zone}}  # fmt: skip
+        return {
+            "__type": prefix + "interval.CronDataIntervalTimetable",
+            "__var": {"expression": cron(rng), "timezone": zone},
+        }
     if kind == "multiple":
-        return {"__type": prefix + "trigger.MultipleCronTriggerTimetable",
-                "__var": {"expressions": [cron(rng) for _ in range(rng.randint(1, 3))], "timezone": zone,
-                          "interval": interval(rng), "run_immediately": run_immediately(rng)}}  # fmt: skip
+        return {
+            "__type": prefix + "trigger.MultipleCronTriggerTimetable",
+            "__var": {
+                "expressions": [cron(rng) for _ in range(rng.randint(1, 3))],
+                "timezone": zone,
+                "interval": interval(rng),
+                "run_immediately": run_immediately(rng),
+            },
+        }
     if kind == "delta_trigger":
-        return {"__type": prefix + "trigger.DeltaTriggerTimetable",
-                "__var": {"delta": delta(rng), "interval": interval(rng)}}  # fmt: skip
+        return {
+            "__type": prefix + "trigger.DeltaTriggerTimetable",
+            "__var": {"delta": delta(rng), "interval": interval(rng)},
+        }
     if kind == "delta_interval":
         return {"__type": prefix + "interval.DeltaDataIntervalTimetable", "__var": {"delta": delta(rng)}}
     if kind == "partition":
-        return {"__type": prefix + "trigger.CronPartitionTimetable",
-                "__var": {"expression": cron(rng), "timezone": zone, "run_immediately": run_immediately(rng),
-                          "run_offset": rng.choice([0, 0, 1, -1, 2, -3, None]),
-                          "key_format": rng.choice(["%Y-%m-%dT%H:%M:%S", "%Y-%m-%d", "%d.%m.%y %H:%M %z %Z",
-                                                    "%Y-W%V-%u %j %a %b %p %I %f %%", "%c|%x|%X", "%-d/%-m %e",
-                                                    "%Y%m%d%H", "%Y-%j", "%G-W%V-%u", "%Y %U %w", "%Y %W %A",
-                                                    "%I:%M %p, %d %B %Y", "%m%d%y%H%M%S", "%d. %b %Y"])}}  # fmt: skip
+        return {
+            "__type": prefix + "trigger.CronPartitionTimetable",
+            "__var": {
+                "expression": cron(rng),
+                "timezone": zone,
+                "run_immediately": run_immediately(rng),
+                "run_offset": rng.choice([0, 0, 1, -1, 2, -3, None]),
+                "key_format": rng.choice(
+                    [
+                        "%Y-%m-%dT%H:%M:%S",
+                        "%Y-%m-%d",
+                        "%d.%m.%y %H:%M %z %Z",
+                        "%Y-W%V-%u %j %a %b %p %I %f %%",
+                        "%c|%x|%X",
+                        "%-d/%-m %e",
+                        "%Y%m%d%H",
+                        "%Y-%j",
+                        "%G-W%V-%u",
+                        "%Y %U %w",
+                        "%Y %W %A",
+                        "%I:%M %p, %d %B %Y",
+                        "%m%d%y%H%M%S",
+                        "%d. %b %Y",
+                    ]
+                ),
+            },
+        }
     if kind == "asset_or_time":
         inner = timetable(rng, zone)
         while "asset" in inner["__type"].lower():
             inner = timetable(rng, zone)
-        return {"__type": prefix + "assets.AssetOrTimeSchedule", "__var": {"asset_condition": ASSETS, "timetable": inner}}
+        return {
+            "__type": prefix + "assets.AssetOrTimeSchedule",
+            "__var": {"asset_condition": ASSETS, "timetable": inner},
+        }
     if kind == "events":
         base = dt.datetime(*rng.choice(DAYS), tzinfo=UTC)
         dates = [base + dt.timedelta(minutes=rng.randint(-20000, 20000)) for _ in range(rng.randint(0, 9))]
         if rng.random() < 0.8:
             dates.sort()
-        return {"__type": prefix + "events.EventsTimetable",
-                "__var": {"event_dates": [x.isoformat() for x in dates], "restrict_to_events": rng.random() < 0.5,
-                          "description": rng.choice(["Matches", "5 events"]), "_summary": "some events"}}  # fmt: skip
+        return {
+            "__type": prefix + "events.EventsTimetable",
+            "__var": {
+                "event_dates": [x.isoformat() for x in dates],
+                "restrict_to_events": rng.random() < 0.5,
+                "description": rng.choice(["Matches", "5 events"]),
+                "_summary": "some events",
+            },
+        }
     if kind == "asset":
         return {"__type": prefix + "simple.AssetTriggeredTimetable", "__var": {"asset_condition": ASSETS}}
     if kind == "partitioned_asset":
         identity = {"__type": "airflow.partition_mappers.identity.IdentityMapper", "__var": {}}
-        return {"__type": prefix + "simple.PartitionedAssetTimetable",
-                "__var": {"asset_condition": ASSETS, "partition_mapper_config": [], "default_partition_mapper": identity}}  # fmt: skip
-    name = {"once": "OnceTimetable", "continuous": "ContinuousTimetable", "null": "NullTimetable",
-            "runtime": "PartitionedAtRuntime"}[kind]  # fmt: skip
+        return {
+            "__type": prefix + "simple.PartitionedAssetTimetable",
+            "__var": {
+                "asset_condition": ASSETS,
+                "partition_mapper_config": [],
+                "default_partition_mapper": identity,
+            },
+        }
+    name = {
+        "once": "OnceTimetable",
+        "continuous": "ContinuousTimetable",
+        "null": "NullTimetable",
+        "runtime": "PartitionedAtRuntime",
+    }[kind]
     return {"__type": prefix + "simple." + name, "__var": {}}
 
 
 def instant(rng: random.Random) -> dt.datetime:
-    day = rng.choice(DAYS) if rng.random() < 0.85 else (rng.randint(1972, 2060), rng.randint(1, 12), rng.randint(1, 28))
+    day = (
+        rng.choice(DAYS)
+        if rng.random() < 0.85
+        else (rng.randint(1972, 2060), rng.randint(1, 12), rng.randint(1, 28))
+    )
     at = dt.datetime(*day, tzinfo=UTC) + dt.timedelta(minutes=rng.randint(-1500, 3000))
     roll = rng.random()
     if roll < 0.3:
@@ -255,7 +599,9 @@ def between(table, earliest: dt.datetime, latest: dt.datetime) -> list[str | Non
     earliest, latest, due = pendulum.instance(earliest), pendulum.instance(latest), []
     with contextlib.suppress(Exception):
         if table.partitioned:
-            for info in itertools.islice(table.iter_partition_dagrun_infos(earliest=earliest, latest=latest), 8):
+            for info in itertools.islice(
+                table.iter_partition_dagrun_infos(earliest=earliest, latest=latest), 8
+            ):
                 due.append(iso(info.run_after))
             return due
         info = None
@@ -310,7 +656,12 @@ def timetable_case(rng: random.Random) -> dict | None:
     case = {}
     if table.partitioned and hasattr(table, "_key_format"):
         keys = [run["partition_key"] for run in runs[:3]]
-        keys += [key[:-1] for key in keys] + [key[:4] + key[4:].replace("0", "", 1) for key in keys] + [key.replace("0", "") for key in keys if key[:2] != "20"] + [key.upper() for key in keys]
+        keys += (
+            [key[:-1] for key in keys]
+            + [key[:4] + key[4:].replace("0", "", 1) for key in keys]
+            + [key.replace("0", "") for key in keys if key[:2] != "20"]
+            + [key.upper() for key in keys]
+        )
         # Python cannot read a directive that a format has twice, as %c and %x have; whatever Gust does is as good.
         if "%c" not in table._key_format:
             case["partition_dates"] = [[key, partition_date(table, key)] for key in keys]
@@ -319,12 +670,21 @@ def timetable_case(rng: random.Random) -> dict | None:
         latest = min(latest, earliest + dt.timedelta(days=rng.choice([1, 3, 40])))
         case["between"] = [iso(earliest), iso(latest), between(table, earliest, latest)]
     return case | {
-        "timetable": data, "catchup": catchup, "start": iso(start), "end": iso(end), "now": iso(now), "runs": runs,
-        "manual": manual, "summary": table.summary, "description": table.description,
-        "periodic": table.periodic, "can_be_scheduled": table.can_be_scheduled,
-        "active_runs_limit": table.active_runs_limit, "run_ordering": list(table.run_ordering),
+        "timetable": data,
+        "catchup": catchup,
+        "start": iso(start),
+        "end": iso(end),
+        "now": iso(now),
+        "runs": runs,
+        "manual": manual,
+        "summary": table.summary,
+        "description": table.description,
+        "periodic": table.periodic,
+        "can_be_scheduled": table.can_be_scheduled,
+        "active_runs_limit": table.active_runs_limit,
+        "run_ordering": list(table.run_ordering),
         "type_name": table.type_name,
-    }  # fmt: skip
+    }
 
 
 def cron_case(rng: random.Random, expression: str) -> dict:
@@ -337,9 +697,11 @@ def cron_case(rng: random.Random, expression: str) -> dict:
     case = {"expression": expression, "valid": True, "covers_every_hour": table.expanded[1] == ["*"]}
     try:
         case["description"] = decode_timetable(
-            {"__type": "airflow.timetables.interval.CronDataIntervalTimetable",
-             "__var": {"expression": expression, "timezone": "UTC"}}
-        ).description  # fmt: skip
+            {
+                "__type": "airflow.timetables.interval.CronDataIntervalTimetable",
+                "__var": {"expression": expression, "timezone": "UTC"},
+            }
+        ).description
     except Exception as error:
         case["description_raised"] = type(error).__name__
     for name, step in (("next", "get_next"), ("prev", "get_prev")):
@@ -357,7 +719,9 @@ def cron_case(rng: random.Random, expression: str) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["timetables", "crons"])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=300)
