@@ -113,9 +113,10 @@ pub(super) async fn mark_run(
     Path((dag_id, run_id)): Path<(String, String)>,
     Query(asked): Query<Asked>,
 ) -> Result<Markup, PageError> {
-    let state = match asked.state.as_deref().map(str::parse::<DagRunState>) {
-        Some(Ok(state @ (DagRunState::Success | DagRunState::Failed))) => state,
-        _ => return Err(PageError::BadAddress("state must be success or failed".into())),
+    let Some(Ok(state @ (DagRunState::Success | DagRunState::Failed))) =
+        asked.state.as_deref().map(str::parse::<DagRunState>)
+    else {
+        return Err(PageError::BadAddress("state must be success or failed".into()));
     };
     Ok(html! {
         form data-method="PATCH" data-path=(urls::api_run(&dag_id, &run_id)) data-body=(json!({ "state": state.as_str() })) data-done={ "Marked " (state) } {
@@ -178,9 +179,9 @@ pub(super) async fn mark_task(
     Query(asked): Query<Asked>,
 ) -> Result<Markup, PageError> {
     use TaskInstanceState as S;
-    let state = match asked.state.as_deref().map(str::parse::<S>) {
-        Some(Ok(state @ (S::Success | S::Failed | S::Skipped))) => state,
-        _ => return Err(PageError::BadAddress("state must be success, failed or skipped".into())),
+    let Some(Ok(state @ (S::Success | S::Failed | S::Skipped))) = asked.state.as_deref().map(str::parse::<S>)
+    else {
+        return Err(PageError::BadAddress("state must be success, failed or skipped".into()));
     };
     let base = format!("{}/taskInstances/{}", urls::api_run(&dag_id, &run_id), urls::encode(&task_id));
     let path = match asked.map_index {

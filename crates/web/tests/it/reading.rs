@@ -131,3 +131,16 @@ async fn an_order_that_nobody_knows_is_refused() {
         "Ordering with 'colour' is disallowed or the attribute does not exist on the model"
     );
 }
+
+#[tokio::test]
+async fn a_task_instance_says_what_keeps_it_from_starting() {
+    let world = World::new().await;
+    let going = "/api/v2/dags/shop/dagRuns/scheduled__2026-02-03T00:00:00+00:00/taskInstances";
+    let (status, answer) = world.get(&format!("{going}/end.done/dependencies")).await;
+    assert_eq!(status, StatusCode::OK);
+    insta::assert_json_snapshot!("dependencies", answer);
+    assert_eq!(
+        world.get(&format!("{going}/pack/0/dependencies")).await,
+        (StatusCode::OK, json!({"dependencies": []}))
+    );
+}

@@ -37,9 +37,9 @@ impl Dice {
         Self(seed)
     }
 
-    pub fn roll(&mut self, sides: u64) -> u64 {
+    pub fn roll(&mut self, sides: u32) -> u32 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
+        u32::try_from(self.0 >> 33).unwrap() % sides
     }
 }
 
@@ -147,6 +147,7 @@ impl Seeder {
     }
 
     /// A task instance of a run in a state.
+    #[expect(clippy::too_many_arguments, reason = "Each is one column that callers vary.")]
     pub fn instance(
         &self,
         run: &DagRun,
@@ -257,12 +258,12 @@ impl Seeder {
         };
         let mut run = self.run(&dag.dag_id, version, begun, state);
         let order = dag.topological();
-        let broken = dice.roll(order.len() as u64) as usize;
+        let broken = dice.roll(u32::try_from(order.len()).unwrap()) as usize;
         let mut rows = Vec::new();
         let mut at = begun;
         for (rank, &index) in order.iter().enumerate() {
             let task = dag.task(index);
-            let seconds = 3 + dice.roll(90) as i64;
+            let seconds = 3 + i64::from(dice.roll(90));
             let own = match state {
                 DagRunState::Failed if rank == broken => S::Failed,
                 DagRunState::Failed if rank > broken => {
@@ -291,7 +292,7 @@ impl Seeder {
                 _ => S::Success,
             };
             let start = if state == DagRunState::Running && rank >= broken {
-                self.now - TimeDelta::seconds(40 + dice.roll(100) as i64)
+                self.now - TimeDelta::seconds(40 + i64::from(dice.roll(100)))
             } else {
                 at
             };
@@ -339,7 +340,7 @@ impl Seeder {
             line.to_string() + "\n"
         };
         let mut text = line(0, "info", "task", "Task instance is started", json!({ "try": 1, "pid": 4711 }));
-        for number in 1..=20 + dice.roll(40) as i64 {
+        for number in 1..=20 + i64::from(dice.roll(40)) {
             let extra =
                 if number % 7 == 0 { json!({ "rows": number * 1000, "table": "orders" }) } else { json!({}) };
             text += &line(
@@ -576,7 +577,7 @@ impl Seeder {
             task_id: "add_one".into(),
             expanded_length: Some(total),
             own: [(TaskInstanceState::Failed, failed), (TaskInstanceState::Success, total - failed)].into(),
-            upstream: Default::default(),
+            upstream: gust_model::record::UpstreamTally::default(),
         }])
         .await
         .unwrap();
