@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use chrono::TimeDelta;
+
 use gust_model::{
     MapIndex, TaskInstanceState,
     dag::{GroupIndex, TaskIndex, TriggerRule},
@@ -59,6 +61,8 @@ pub(super) struct Occasion<'a> {
     pub is_full: bool,
     /// Tasks of which an instance ended, or was reset, in this pass.
     pub changed: &'a BTreeSet<TaskIndex>,
+    /// How long a skip waits for upstreams that may still fail.
+    pub skip_grace: TimeDelta,
 }
 
 /// Evaluates instances of a task; those that stay as they are, are left out.
@@ -184,9 +188,12 @@ fn evaluate_instance(
         if verdict == RuleVerdict::Becomes(TaskInstanceState::Skipped) && may_still_fail(view, task)? {
             let held_until = view.ledger.row(task, index).and_then(|row| row.now.due_at);
             match held_until {
-                None if !is_told => return Ok(Some(Outcome::Holds)),
-                Some(until) if until > occasion.now && !is_told => return Ok(None),
-                _ => {}
+                _ if is_told => {}
+                None => return Ok(Some(Outcome::Holds)),
+                Some(until) if until > occasion.now => return Ok(None),
+                // The grace is for upstreams that run; one that waits for a worker has had none of it yet.
+                Some(_) if has_just_begun(view, occasion, task)? => return Ok(Some(Outcome::Holds)),
+                Some(_) => {}
             }
         }
         return Ok(Some(Outcome::Becomes(state)));
@@ -226,6 +233,29 @@ fn may_still_fail(view: &View<'_>, task: TaskIndex) -> Fact<bool> {
         }
     }
     missing.map_or(Ok(is_under_way), Err)
+}
+
+/// Whether a direct upstream waits for a worker still, or began to run within the grace. How busy workers are must not
+/// decide what a task comes to.
+fn has_just_begun(view: &View<'_>, occasion: &Occasion<'_>, task: TaskIndex) -> Fact<bool> {
+    let begun_before = occasion.now - occasion.skip_grace;
+    let mut missing = None;
+    let mut found = false;
+    for &upstream in &view.dag.links(task).upstream {
+        if !view.tally(upstream)?.own.keys().any(|state| state.is_under_way()) {
+            continue;
+        }
+        if let Err(error) = view.rows(upstream) {
+            missing = Some(error);
+            continue;
+        }
+        found |= view.ledger.rows_of(upstream).any(|(_, row)| match row.now.state {
+            TaskInstanceState::Scheduled | TaskInstanceState::Queued => true,
+            TaskInstanceState::Running => row.now.start_date.is_none_or(|start| start > begun_before),
+            _ => false,
+        });
+    }
+    missing.map_or(Ok(found), Err)
 }
 
 /// What setups and the trigger rule say (`airflow/ti_deps/deps/trigger_rule_dep.py`).

@@ -18,7 +18,12 @@ impl Advance<'_> {
         }
         let work = std::mem::take(&mut self.work);
         let changed = std::mem::take(&mut self.changed_tasks);
-        let occasion = Occasion { now: self.now, is_full: self.is_full, changed: &changed };
+        let occasion = Occasion {
+            now: self.now,
+            is_full: self.is_full,
+            changed: &changed,
+            skip_grace: self.settings.skip_grace,
+        };
         let decided = self.look(|view| {
             let results: Vec<_> =
                 work.iter().map(|(task, which)| (*task, evaluate(view, &occasion, *task, which))).collect();
