@@ -5,6 +5,7 @@
 //! accepted; its lease ends, and [`gust_ports::Wake::Revoked`] tells the worker before its next renewal does.
 
 mod assets;
+mod blocking;
 mod clear;
 mod dags;
 mod error;
@@ -18,6 +19,7 @@ mod select;
 mod trigger;
 
 pub use assets::{AssetUpdate, record_asset_event};
+pub use blocking::{BlockingDependency, blocking_dependencies};
 pub use clear::{ClearRequest, ClearRunRequest, clear_dag_run, clear_task_instances};
 pub use dags::{delete_dag, set_dag_paused};
 pub use error::OperationError;

@@ -6,6 +6,7 @@ mod show;
 
 use axum::http::Method;
 
+use self::reading::TaskDependencyCollectionResponse;
 use self::show::{
     TaskInstanceCollectionResponse, TaskInstanceHistoryCollectionResponse, TaskInstanceHistoryResponse,
     TaskInstanceResponse,
@@ -83,6 +84,23 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         .about(tag, "Gives a try of a task instance.")
         .query(AT_INDEX)
         .answers::<TaskInstanceHistoryResponse>(),
+        Endpoint::new(
+            Method::GET,
+            "/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}/dependencies",
+            "get_task_instance_dependencies",
+            reading::dependencies,
+        )
+        .about(tag, "Says what keeps a task instance from starting.")
+        .query(AT_INDEX)
+        .answers::<TaskDependencyCollectionResponse>(),
+        Endpoint::new(
+            Method::GET,
+            "/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}/{map_index}/dependencies",
+            "get_task_instance_dependencies_by_map_index",
+            reading::dependencies,
+        )
+        .about(tag, "Says what keeps a mapped task instance from starting.")
+        .answers::<TaskDependencyCollectionResponse>(),
         Endpoint::new(Method::GET, at, "get_mapped_task_instance", reading::get_mapped)
             .about(tag, "Gives a mapped task instance.")
             .answers::<TaskInstanceResponse>(),

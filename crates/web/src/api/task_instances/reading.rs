@@ -7,6 +7,9 @@ use gust_ports::{
     metastore::{Direction, Page, TaskInstanceFilter, TaskInstanceSort, TxMode},
 };
 
+use serde::Serialize;
+use utoipa::ToSchema;
+
 use super::{
     super::{
         dag_runs::run_or_404,
@@ -295,4 +298,28 @@ pub(super) async fn try_details(call: Call) -> Result<Json<TaskInstanceHistoryRe
         )));
     };
     Ok(Json(Surroundings::default().show_try(&call.state, &mut *tx, &row).await?))
+}
+
+/// `airflow/api_fastapi/core_api/datamodels/task_instances.py: TaskDependencyResponse`.
+#[derive(Serialize, ToSchema)]
+pub(super) struct TaskDependencyResponse {
+    name: &'static str,
+    reason: String,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct TaskDependencyCollectionResponse {
+    dependencies: Vec<TaskDependencyResponse>,
+}
+
+pub(super) async fn dependencies(call: Call) -> Result<Json<TaskDependencyCollectionResponse>, ApiError> {
+    let map_index = call.map_index()?;
+    let mut tx = call.state.metastore.begin(TxMode::Read).await?;
+    let row = row_or_404(&mut *tx, &call, map_index).await?;
+    let dependencies = gust_operations::blocking_dependencies(&mut *tx, &row)
+        .await?
+        .into_iter()
+        .map(|blocking| TaskDependencyResponse { name: blocking.name, reason: blocking.reason })
+        .collect();
+    Ok(Json(TaskDependencyCollectionResponse { dependencies }))
 }
