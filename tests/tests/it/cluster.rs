@@ -36,9 +36,19 @@ impl Cluster {
         let rest = Rest::with_token(&format!("http://127.0.0.1:{port}"), &mint_token(SECRET.as_bytes()));
         let processor = ["dag-processor", "--dags", dags.to_str().unwrap(), "--python", python];
         let others = vec![house.start("dag-processor", processor)];
-        let schedulers = (1..=2).map(|n| house.start(&format!("scheduler{n}"), ["scheduler"])).collect();
+        let schedulers = (0..2).map(|n| house.start(&format!("scheduler{n}"), ["scheduler"])).collect();
         let worker = ["worker", "--concurrency", "4", "--python", python];
-        let workers = (1..=2).map(|n| house.start(&format!("worker{n}"), worker)).collect();
+        let workers = (0..2)
+            .map(|n| {
+                let name = format!("worker{n}");
+                let mut command = house.command(worker);
+                Service::start(
+                    &name,
+                    command.env("E2E_WORKER", n.to_string()),
+                    house.file(&format!("{name}.out")),
+                )
+            })
+            .collect();
         eventually("every component is healthy", Duration::from_mins(1), async || {
             web.check();
             let health = rest.call(reqwest::Method::GET, "/api/v2/monitor/health", None).await.ok()?;
@@ -104,17 +114,30 @@ async fn several_processes_share_one_postgresql_and_survive_the_death_of_some() 
             runs.insert((dag.to_owned(), run));
         }
     }
-    eventually("half of the work is under way", Duration::from_mins(2), async || {
-        (ledger::lines(&ledger).len() > 4 * ledger::LINES_OF_THREE_RUNS).then_some(())
+    // A third of the work is done, and a worker is just at a task that takes a while.
+    let victim = eventually("a worker is in the middle of its work", Duration::from_mins(2), async || {
+        let is_long = |start: &Value| start["task"] == "step3" || start["task"] == "step4";
+        let open = ledger::open_tries(&ledger).into_iter().find(is_long)?;
+        (ledger::lines(&ledger).len() > 3 * ledger::LINES_OF_THREE_RUNS).then_some(())?;
+        open["worker"].as_str()?.parse::<usize>().ok()
     })
     .await;
+    cluster.workers[victim].kill();
     cluster.schedulers[0].kill();
-    cluster.workers[0].kill();
+    println!("killed worker {victim} and scheduler 0");
     for (dag, run) in &runs {
         rest.await_run(dag, run, Duration::from_mins(3)).await;
+    }
+    let interrupted = ledger::open_tries(&ledger);
+    println!("{} tries were interrupted", interrupted.len());
+    assert!(!interrupted.is_empty(), "no try was interrupted, so nothing was tested");
+    assert!(interrupted.iter().all(|start| start["worker"] == victim.to_string()), "{interrupted:?}");
+    for worker in ["0", "1"] {
+        let did_some = ledger::lines(&ledger).iter().any(|line| line["worker"] == worker);
+        assert!(did_some, "worker {worker} was given nothing");
     }
     let wrong = ledger::audit(&rest, &ledger, &runs).await;
     assert!(wrong.is_empty(), "{} things are wrong:\n{}", wrong.len(), wrong.join("\n"));
     assert!(cluster.schedulers[1].stop(Duration::from_secs(30)).await.success());
-    assert!(cluster.workers[1].stop(Duration::from_secs(30)).await.success());
+    assert!(cluster.workers[1 - victim].stop(Duration::from_secs(30)).await.success());
 }
