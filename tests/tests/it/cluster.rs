@@ -131,7 +131,8 @@ async fn several_processes_share_one_postgresql_and_survive_the_death_of_some() 
     let interrupted = ledger::open_tries(&ledger);
     println!("{} tries were interrupted", interrupted.len());
     assert!(!interrupted.is_empty(), "no try was interrupted, so nothing was tested");
-    assert!(interrupted.iter().all(|start| start["worker"] == victim.to_string()), "{interrupted:?}");
+    let killed = victim.to_string();
+    assert!(interrupted.iter().all(|start| start["worker"] == killed.as_str()), "{interrupted:?}");
     for worker in ["0", "1"] {
         let did_some = ledger::lines(&ledger).iter().any(|line| line["worker"] == worker);
         assert!(did_some, "worker {worker} was given nothing");

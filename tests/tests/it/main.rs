@@ -13,3 +13,4 @@ mod kill_minus_nine;
 mod layers;
 mod ledger;
 mod logs;
+mod standalone;
