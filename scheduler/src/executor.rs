@@ -52,7 +52,7 @@ impl Default for ExecutorSettings {
         Self {
             admission: AdmissionSettings::default(),
             resend_after: Duration::from_secs(30),
-            resend_at_most: Duration::from_secs(900),
+            resend_at_most: Duration::from_mins(15),
             target: Target::ByName,
             callback_queue: QueueName::from("default"),
         }
@@ -124,7 +124,7 @@ async fn send_all(scheduler: &Scheduler, messages: &[Addressed]) {
     match scheduler.queue.send(messages).await {
         Ok(refused) if refused.is_empty() => {}
         Ok(refused) => {
-            tracing::warn!(count = refused.len(), "the queue did not take all messages; they are sent again")
+            tracing::warn!(count = refused.len(), "the queue did not take all messages; they are sent again");
         }
         Err(error) => tracing::warn!(%error, "messages were not sent; they are sent again"),
     }

@@ -88,7 +88,7 @@ impl BundleOrigin for PointerOrigin {
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    tracing::warn!(bundle = %self.name, %error, "the bundle's pointer was not read")
+                    tracing::warn!(bundle = %self.name, %error, "the bundle's pointer was not read");
                 }
             }
             self.clock.sleep(POLL).await;

@@ -1,48 +1,88 @@
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use async_trait::async_trait;
 use gust_ports::{DagParser, ParseJob, ParsedFile, ParserError};
-use gust_python_host::{Answers, Host, ParseEvent, ParseRequest};
+use gust_python_host::{Answers, Host, Parse, ParseEvent, ParseRequest};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-/// Parses in a Python child of this process.
+/// Parses in Python children of this process, several at once, so that a slow file delays only those in its own part.
+#[derive(Clone)]
 pub struct ChildParser {
     host: Host,
     answers: Arc<dyn Answers>,
     safe_mode: bool,
+    /// How many children parse at once.
+    children: usize,
 }
 
+/// Into how many parts each child's share is cut: the more, the less a slow file holds up; the fewer, the fewer forks.
+const PARTS_PER_CHILD: usize = 2;
+
 impl ChildParser {
-    /// Parses with `host`; `answers` serves what DAG files ask for at import.
-    pub fn new(host: Host, answers: Arc<dyn Answers>, safe_mode: bool) -> Self {
-        Self { host, answers, safe_mode }
+    /// Parses with `host`, in `children` at once; `answers` serves what DAG files ask for at import.
+    pub fn new(host: Host, answers: Arc<dyn Answers>, safe_mode: bool, children: usize) -> Self {
+        Self { host, answers, safe_mode, children: children.max(1) }
     }
+
+    fn begin(&self, job: &ParseJob, files: Option<Vec<String>>) -> Parse {
+        let request = ParseRequest {
+            bundle_path: job.bundle_path.clone(),
+            bundle_name: job.bundle_name.to_string(),
+            files,
+            safe_mode: self.safe_mode,
+            file_limit: job.file_timeout,
+            env: BTreeMap::new(),
+        };
+        self.host.parse(request, Arc::clone(&self.answers))
+    }
+
+    /// The files that may hold DAGs.
+    async fn find(&self, job: &ParseJob) -> Result<Vec<String>, ParserError> {
+        let mut parse = self.begin(job, None);
+        match parse.next().await.map_err(|error| failed(&error))? {
+            Some(ParseEvent::Found(files)) => Ok(files),
+            Some(ParseEvent::Parsed(_)) | None => Ok(Vec::new()),
+        }
+    }
+
+    /// Parses one part after another until none is left, or nobody listens.
+    async fn work(
+        &self,
+        job: &ParseJob,
+        parts: &Mutex<VecDeque<Vec<String>>>,
+        out: &mpsc::Sender<ParsedFile>,
+    ) -> Result<(), ParserError> {
+        loop {
+            let part = parts.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let Some(part) = part else { return Ok(()) };
+            let mut parse = self.begin(job, Some(part));
+            while let Some(event) = parse.next().await.map_err(|error| failed(&error))? {
+                if let ParseEvent::Parsed(file) = event
+                    && out.send(parsed(file)).await.is_err()
+                {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+fn failed(error: &gust_python_host::Error) -> ParserError {
+    ParserError(error.to_string())
 }
 
 #[async_trait]
 impl DagParser for ChildParser {
     async fn parse(&self, job: &ParseJob, out: mpsc::Sender<ParsedFile>) -> Result<Vec<String>, ParserError> {
-        let request = ParseRequest {
-            bundle_path: job.bundle_path.clone(),
-            bundle_name: job.bundle_name.to_string(),
-            files: (!job.files.is_empty()).then(|| job.files.clone()),
-            safe_mode: self.safe_mode,
-            file_limit: job.file_timeout,
-            env: BTreeMap::new(),
-        };
-        let mut parse = self.host.parse(request, Arc::clone(&self.answers));
-        let mut files = job.files.clone();
-        while let Some(event) = parse.next().await.map_err(|error| ParserError(error.to_string()))? {
-            match event {
-                ParseEvent::Found(found) => files = found,
-                ParseEvent::Parsed(file) => {
-                    if out.send(parsed(file)).await.is_err() {
-                        break;
-                    }
-                }
-            }
-        }
+        let files = if job.files.is_empty() { self.find(job).await? } else { job.files.clone() };
+        let size = files.len().div_ceil(self.children * PARTS_PER_CHILD).max(1);
+        let parts = Mutex::new(files.chunks(size).map(<[String]>::to_vec).collect::<VecDeque<_>>());
+        let workers = (0..self.children).map(|_| self.work(job, &parts, &out));
+        futures::future::try_join_all(workers).await?;
         Ok(files)
     }
 }

@@ -193,7 +193,9 @@ fn child_env(config: &Config) -> BTreeMap<String, String> {
 pub(super) fn process_dags(house: &House, host: &Host, looks: &mut JoinSet<()>) {
     let config = &house.config;
     let answers = ParseAnswers::new(Arc::clone(&house.store), Arc::clone(&house.cipher));
-    let parser = ChildParser::new(host.clone(), Arc::new(answers), config.core.dag_discovery_safe_mode);
+    let children = usize::try_from(config.dag_processor.parsing_processes).unwrap_or(usize::MAX);
+    let parser =
+        ChildParser::new(host.clone(), Arc::new(answers), config.core.dag_discovery_safe_mode, children);
     let settings = DagProcessorSettings {
         reparse_interval: *config.dag_processor.min_file_process_interval,
         file_timeout: *config.dag_processor.dag_file_processor_timeout,
@@ -282,9 +284,11 @@ pub(super) async fn listen(house: &House) -> anyhow::Result<TcpListener> {
 
 pub(super) fn web_state(house: &House, mode: AuthMode) -> anyhow::Result<AppState> {
     let config = &house.config;
-    let mut settings = gust_web::Settings::default();
-    settings.health_threshold_s =
-        u32::try_from(config.scheduler.scheduler_health_check_threshold.as_secs()).unwrap_or(u32::MAX);
+    let health_threshold = config.scheduler.scheduler_health_check_threshold.as_secs();
+    let mut settings = gust_web::Settings {
+        health_threshold_s: u32::try_from(health_threshold).unwrap_or(u32::MAX),
+        ..gust_web::Settings::default()
+    };
     settings.allowed_hosts.extend(config.web.allowed_hosts.iter().cloned());
     let auth = Auth::new(mode, &house.token_secret()?)?;
     Ok(AppState::new(

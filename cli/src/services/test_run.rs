@@ -62,13 +62,13 @@ pub async fn test_run(
     let worker = Worker::new(services(&scratch, queue, &host), worker_config(&scratch, queues, None));
     let triggerer = make_triggerer(&scratch, &host);
     let stop = CancellationToken::new();
-    let mut parts = JoinSet::new();
+    let mut running = JoinSet::new();
     let token = stop.clone();
-    parts.spawn(async move { scheduler.run(token.cancelled_owned()).await });
+    running.spawn(async move { scheduler.run(token.cancelled_owned()).await });
     let token = stop.clone();
-    parts.spawn(run_triggerer(triggerer, token));
+    running.spawn(run_triggerer(triggerer, token));
     let token = stop.clone();
-    parts.spawn(run_worker(worker, token));
+    running.spawn(run_worker(worker, token));
 
     let (run, task_instances) = loop {
         let (run, task_instances) = look(&scratch, dag_id, &run.run_id).await?;

@@ -49,11 +49,17 @@ pub enum PackError {
 fn is_left_out(name: &str) -> bool {
     matches!(
         name,
-        "__pycache__" | ".git" | ".hg" | ".svn" | ".venv" | ".mypy_cache" | ".ruff_cache" | ".pytest_cache"
-    ) || name.ends_with(".pyc")
-        || name.ends_with(".swp")
-        || name.ends_with('~')
-        || name == ".DS_Store"
+        "__pycache__"
+            | ".git"
+            | ".hg"
+            | ".svn"
+            | ".venv"
+            | ".mypy_cache"
+            | ".ruff_cache"
+            | ".pytest_cache"
+            | ".DS_Store"
+    ) || name.ends_with('~')
+        || matches!(name.rsplit_once('.'), Some((_, "pyc" | "swp")))
 }
 
 /// Packs a folder. The same files give the same archive, whatever their order on disk, their times or their owner.

@@ -32,7 +32,7 @@ pub(crate) async fn advance_run(scheduler: &Scheduler, id: DagRunId) -> Result<A
     let step = Step {
         graphs: Arc::clone(&scheduler.graphs),
         ids: Arc::clone(&scheduler.ids),
-        settings: scheduler.settings.advance.clone(),
+        settings: scheduler.settings.advance,
         id,
     };
     let outcome = transact(&*scheduler.store, TxMode::Write, |tx| {
@@ -70,7 +70,7 @@ impl Step {
         let dag = self.graphs.get(tx, &run.dag_id, run.dag_version_id).await?;
         let changed = tx.lock_changed_task_instances(run.id, now, BATCH).await?;
         let ids = &*self.ids;
-        let mut pass = Advance::begin(&dag, run.clone(), changed, now, self.settings.clone(), || ids.fresh());
+        let mut pass = Advance::begin(&dag, run.clone(), changed, now, self.settings, || ids.fresh());
         let plan = loop {
             match pass.poll() {
                 Poll::Need(request) => {

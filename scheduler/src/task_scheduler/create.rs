@@ -88,7 +88,7 @@ impl Maker {
             match Timetable::from_serialized(&dag.timetable) {
                 Ok(timetable) => made.extend(self.due_runs_of(tx, record, &dag, &timetable, now).await?),
                 Err(error) => {
-                    tracing::error!(dag_id = %record.dag_id, %error, "the timetable cannot be read")
+                    tracing::error!(dag_id = %record.dag_id, %error, "the timetable cannot be read");
                 }
             }
         }

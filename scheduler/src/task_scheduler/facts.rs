@@ -73,15 +73,15 @@ async fn instances(
     run: &DagRun,
     request: &FactRequest,
 ) -> Result<Vec<TaskInstance>, MetastoreError> {
-    let (mut all, mut undecided, mut indexed) = (Vec::new(), Vec::new(), Vec::new());
-    let mut indexes = BTreeSet::new();
+    let (mut all, mut undecided, mut at_indexes) = (Vec::new(), Vec::new(), Vec::new());
+    let mut map_indexes = BTreeSet::new();
     for (task_id, selection) in &request.instances {
         match selection {
             InstanceSelection::All => all.push(task_id.clone()),
             InstanceSelection::Undecided => undecided.push(task_id.clone()),
             InstanceSelection::Indexes(wanted) => {
-                indexed.push(task_id.clone());
-                indexes.extend(wanted.iter().copied());
+                at_indexes.push(task_id.clone());
+                map_indexes.extend(wanted.iter().copied());
             }
         }
     }
@@ -98,11 +98,11 @@ async fn instances(
         };
         found.extend(tx.task_instances(&filter, &Page::first(u32::MAX)).await?.items);
     }
-    if !indexed.is_empty() {
+    if !at_indexes.is_empty() {
         let filter = TaskInstanceFilter {
             dag_run_ids: vec![run.id],
-            task_ids: indexed,
-            map_indexes: indexes.into_iter().collect(),
+            task_ids: at_indexes,
+            map_indexes: map_indexes.into_iter().collect(),
             ..TaskInstanceFilter::default()
         };
         found.extend(tx.task_instances(&filter, &Page::first(u32::MAX)).await?.items);
