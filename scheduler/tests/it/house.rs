@@ -22,7 +22,7 @@ use gust_scheduler::{
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, mpsc};
 
-pub const LEASE: Duration = Duration::from_secs(60);
+pub const LEASE: Duration = Duration::from_mins(1);
 
 /// A Gust whose every port is in memory.
 pub struct House {
@@ -87,7 +87,7 @@ impl House {
         let clock = Arc::new(ManualClock::new(Utc.with_ymd_and_hms(2026, 3, 1, 12, 0, 0).unwrap()));
         let as_clock: Arc<dyn Clock> = clock.clone();
         let store = Arc::new(MemoryMetastore::new(Arc::clone(&as_clock)));
-        let queue = Arc::new(MemoryQueue::new(Arc::clone(&as_clock), Duration::from_secs(3_600)));
+        let queue = Arc::new(MemoryQueue::new(Arc::clone(&as_clock), Duration::from_hours(1)));
         let logs = Arc::new(MemoryObjectStore::new());
         let ids = Arc::new(SequentialIds::new(7));
         let wakeups = Arc::new(MemoryWakeups::new(1_000));
