@@ -81,7 +81,7 @@ pub async fn test_run(
     };
     stop.cancel();
     looks.shutdown().await;
-    while parts.join_next().await.is_some() {}
+    while running.join_next().await.is_some() {}
     Ok(TestRun { house: scratch, run, task_instances })
 }
 

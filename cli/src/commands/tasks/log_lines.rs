@@ -7,6 +7,23 @@ use serde_json::Value;
 
 use crate::output::visible;
 
+/// What has a place of its own in the line, or below it, and where in the code it was logged.
+const SHOWN_ELSEWHERE: [&str; 10] = [
+    "timestamp",
+    "level",
+    "logger",
+    "event",
+    "error_detail",
+    "exception",
+    "exc_info",
+    "filename",
+    "lineno",
+    "loc",
+];
+
+/// What the SDK binds to every line of a try: whoever reads the try's log knows it.
+const OF_THE_TRY: [&str; 7] = ["dag_id", "run_id", "task_id", "map_index", "try_number", "ti_id", "ti"];
+
 /// `time level logger event key=value …`, with tracebacks as text below it.
 pub fn text(line: &Value, is_coloured: bool) -> String {
     let Some(fields) = line.as_object() else { return visible(&line.to_string()) };
@@ -32,19 +49,7 @@ pub fn text(line: &Value, is_coloured: bool) -> String {
     });
     let _ = write!(out, "{}", lines(&event));
     for (key, value) in fields {
-        if matches!(
-            key.as_str(),
-            "timestamp"
-                | "level"
-                | "logger"
-                | "event"
-                | "error_detail"
-                | "exception"
-                | "exc_info"
-                | "filename"
-                | "lineno"
-                | "loc"
-        ) {
+        if SHOWN_ELSEWHERE.contains(&key.as_str()) || OF_THE_TRY.contains(&key.as_str()) {
             continue;
         }
         let shown = match value {
