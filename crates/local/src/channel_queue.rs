@@ -88,7 +88,7 @@ mod tests {
         let queue = Arc::new(ChannelQueue::default());
         let receiver = {
             let queue = Arc::clone(&queue);
-            tokio::spawn(async move { queue.receive(&"a".into(), 10, Duration::from_secs(600)).await })
+            tokio::spawn(async move { queue.receive(&"a".into(), 10, Duration::from_mins(10)).await })
         };
         let to = |name: &str, epoch| Addressed { queue: name.into(), message: message(epoch) };
         queue.send(&[to("b", 1)]).await.unwrap();
