@@ -168,7 +168,7 @@ impl Scheduler {
         let now = tx.now().await?;
         let due = [
             // A DAG that is due and at its limit waits for a run's end, not for time.
-            tx.next_due_dag_at().await?.filter(|at| *at > now),
+            tx.next_due_dag_at(now).await?,
             tx.next_due_run_at(now).await?,
             tx.next_due_task_instance_at().await?,
         ];

@@ -4,8 +4,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use gust_ports::{DagParser, ParseJob, ParsedFile, ParserError};
-use gust_python_host::{Answers, Host, Parse, ParseEvent, ParseRequest};
+use gust_model::record::NextRun;
+use gust_ports::{DagParser, NextRunQuestion, ParseJob, ParsedFile, ParserError};
+use gust_python_host::{Answer, Answers, Host, Interval, Parse, ParseEvent, ParseRequest, Question, RunInfo};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -84,6 +85,46 @@ impl DagParser for ChildParser {
         let workers = (0..self.children).map(|_| self.work(job, &parts, &out));
         futures::future::try_join_all(workers).await?;
         Ok(files)
+    }
+
+    async fn next_run(
+        &self,
+        job: &ParseJob,
+        question: &NextRunQuestion,
+    ) -> Result<Option<NextRun>, ParserError> {
+        let question = Question::NextRun {
+            timetable: question.timetable.clone(),
+            last: question.last.as_ref().map(|last| RunInfo {
+                run_after: last.run_after,
+                data_interval: last
+                    .data_interval_start
+                    .zip(last.data_interval_end)
+                    .map(|(start, end)| Interval { start, end }),
+                partition_key: last.partition_key.clone(),
+                partition_date: None,
+            }),
+            earliest: question.earliest,
+            latest: question.latest,
+            catchup: question.catchup,
+        };
+        let name = job.bundle_name.as_str();
+        let answers = self
+            .host
+            .ask(&job.bundle_path, name, &[question], job.file_timeout)
+            .await
+            .map_err(|error| failed(&error))?;
+        match answers.into_iter().next() {
+            Some(Answer::NextRun(next)) => Ok(next.map(|next| NextRun {
+                run_after: next.info.run_after,
+                // A run's logical date is the start of its data interval (`airflow/timetables/base.py: DagRunInfo`).
+                logical_date: next.info.data_interval.map(|interval| interval.start),
+                data_interval_start: next.info.data_interval.map(|interval| interval.start),
+                data_interval_end: next.info.data_interval.map(|interval| interval.end),
+                partition_key: next.info.partition_key,
+            })),
+            Some(Answer::Failed(traceback)) => Err(ParserError(traceback)),
+            other => Err(ParserError(format!("the answer fits no question: {other:?}"))),
+        }
     }
 }
 

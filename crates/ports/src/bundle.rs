@@ -1,7 +1,10 @@
 use std::{path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
-use gust_model::{BundleName, BundleVersion};
+use gust_model::{
+    BundleName, BundleVersion,
+    record::{NextRun, Timestamp},
+};
 use serde_json::Value;
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -76,6 +79,21 @@ pub struct ParseJob {
     pub file_timeout: Duration,
 }
 
+/// A question to a timetable that is the user's own class.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NextRunQuestion {
+    /// The timetable in Airflow's serialized form.
+    pub timetable: Value,
+    /// The last run that it made.
+    pub last: Option<NextRun>,
+    /// No run starts before this.
+    pub earliest: Option<Timestamp>,
+    /// No run starts after this.
+    pub latest: Option<Timestamp>,
+    /// Whether missed runs are made up for.
+    pub catchup: bool,
+}
+
 /// Why a bundle could not be parsed at all. What is wrong with one file is in its [`ParsedFile`].
 #[derive(Debug, Error)]
 #[error("the parser did not run: {0}")]
@@ -87,4 +105,11 @@ pub trait DagParser: Send + Sync {
     /// Parses a bundle and sends what came of each file as soon as it is known. Returns the files that were looked at,
     /// those without DAGs included. It ends early, without error, when nobody receives any more.
     async fn parse(&self, job: &ParseJob, out: mpsc::Sender<ParsedFile>) -> Result<Vec<String>, ParserError>;
+
+    /// Asks a bundle's own timetable for the run that it makes next; `None` if it makes none.
+    async fn next_run(
+        &self,
+        job: &ParseJob,
+        question: &NextRunQuestion,
+    ) -> Result<Option<NextRun>, ParserError>;
 }

@@ -12,7 +12,7 @@ mod object_store;
 mod queue;
 mod wakeup;
 
-pub use bundle::{BundleError, BundleSource, DagParser, ParseJob, ParsedFile, ParserError};
+pub use bundle::{BundleError, BundleSource, DagParser, NextRunQuestion, ParseJob, ParsedFile, ParserError};
 pub use cipher::{Cipher, CipherError};
 pub use environment::{Clock, Ids, RandomIds, Spawner, SystemClock, TokioSpawner};
 pub use metastore::{Metastore, MetastoreError, Tx};

@@ -1,7 +1,7 @@
 use gust_model::{
     DagId, TaskId,
     dag::{AssetLike, Dag, canonical_json, stable_hash},
-    record::{AssetReference, AssetReferenceKind},
+    record::{AssetReference, AssetReferenceKind, NextRun},
 };
 use gust_timetable::{AssetLeaf, Timetable};
 use serde_json::Value;
@@ -21,6 +21,8 @@ pub struct DagFacts {
     pub assets: Vec<NamedAsset>,
     /// How it names them.
     pub references: Vec<AssetReference>,
+    /// What its timetable answered, if that is the user's own class.
+    pub asked_next_run: Option<NextRun>,
 }
 
 /// An asset as a DAG names it.
@@ -89,7 +91,7 @@ impl DagFacts {
         assets.dedup_by(|a, b| a.name == b.name && a.uri == b.uri);
         let canonical = canonical_json(serialized);
         let hash = stable_hash(serialized);
-        Ok(Self { dag, timetable, canonical, hash, assets, references })
+        Ok(Self { dag, timetable, canonical, hash, assets, references, asked_next_run: None })
     }
 }
 

@@ -134,7 +134,7 @@ impl DagProcessor {
         let mut kept = BTreeSet::new();
         let recording = async {
             while let Some(file) = parsed.recv().await {
-                let recorded = self.record(&name, &version, &file).await?;
+                let recorded = self.record(&name, &version, &job, &file).await?;
                 intake.error_count += recorded.error_count;
                 intake.dag_ids.extend(recorded.dag_ids);
                 kept.extend(recorded.kept);

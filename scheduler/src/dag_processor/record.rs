@@ -4,9 +4,9 @@ use gust_model::{
     AssetId, BundleName, BundleVersion, DagId, DagVersionId,
     record::{Asset, DagRecord, DagRun, DagVersion, NextRun, Timestamp},
 };
-use gust_planner::next_run_of;
+use gust_planner::{next_run_of, time_restriction};
 use gust_ports::{
-    Ids, ParsedFile, Tx, Wake,
+    Ids, NextRunQuestion, ParseJob, ParsedFile, Tx, Wake,
     metastore::{DagFilter, Page, TxMode, transact},
 };
 use gust_timetable::{AssetExpression, DataInterval, LastRun, Timetable, TimetableError};
@@ -31,13 +31,19 @@ impl DagProcessor {
         &self,
         bundle: &BundleName,
         version: &BundleVersion,
+        job: &ParseJob,
         file: &ParsedFile,
     ) -> Result<Recorded, SchedulerError> {
         let mut errors = file.errors.clone();
         let mut facts = Vec::new();
         for serialized in &file.dags {
             match DagFacts::read(serialized) {
-                Ok(dag) => facts.push(dag),
+                Ok(mut dag) => {
+                    if let Err(error) = self.ask_timetable(job, &mut dag).await? {
+                        errors.push(error);
+                    }
+                    facts.push(dag);
+                }
                 Err(error) => errors.push(error),
             }
         }
@@ -54,6 +60,45 @@ impl DagProcessor {
             self.wakeups.wake(Wake::Dag { dag_id }).await;
         }
         Ok(recorded)
+    }
+}
+
+impl DagProcessor {
+    /// Asks a timetable that is the user's own class when it runs next. The inner error is the text of an import error:
+    /// the DAG serves, but makes no runs by itself.
+    async fn ask_timetable(
+        &self,
+        job: &ParseJob,
+        facts: &mut DagFacts,
+    ) -> Result<Result<(), String>, SchedulerError> {
+        if !facts.timetable.must_ask_python() {
+            return Ok(Ok(()));
+        }
+        let dag_id = &facts.dag.dag_id;
+        let mut tx = self.store.begin(TxMode::Read).await?;
+        let last = tx.last_automated_dag_run(dag_id).await?;
+        tx.rollback().await?;
+        let restriction = time_restriction(&facts.dag);
+        let question = NextRunQuestion {
+            timetable: facts.dag.timetable.clone(),
+            last: last.map(|run| NextRun {
+                run_after: run.run_after,
+                logical_date: run.logical_date,
+                data_interval_start: run.data_interval_start,
+                data_interval_end: run.data_interval_end,
+                partition_key: run.partition_key,
+            }),
+            earliest: restriction.earliest,
+            latest: restriction.latest,
+            catchup: restriction.catchup,
+        };
+        Ok(match self.parser.next_run(job, &question).await {
+            Ok(next_run) => {
+                facts.asked_next_run = next_run;
+                Ok(())
+            }
+            Err(error) => Err(format!("the timetable of DAG {dag_id}: {error}")),
+        })
     }
 }
 
@@ -150,15 +195,11 @@ impl RecordFile {
             Some(current) if current.hash == facts.hash => current.id,
             _ => self.add_version(tx, facts, now).await?,
         };
-        let next_run = match tx.last_automated_dag_run(dag_id).await? {
-            Some(run) => last_run(&facts.timetable, &run).map(Some),
-            None => Ok(None),
-        }
-        .and_then(|last| next_run_of(&facts.dag, &facts.timetable, last.as_ref(), now))
-        .unwrap_or_else(|error| {
-            tracing::warn!(%dag_id, %error, "the timetable gives no next run");
-            None
-        });
+        let next_run = if facts.timetable.must_ask_python() {
+            facts.asked_next_run.clone()
+        } else {
+            next_run(tx, facts, now).await?
+        };
         let record = self.dag_record(file, facts, before.as_ref(), current_version_id, next_run, now);
         let is_changed = before.as_ref().is_none_or(|before| {
             // When it was parsed, and how long that took, is no change that anybody waits for.
@@ -269,6 +310,23 @@ impl RecordFile {
     fn ids(&self) -> &dyn Ids {
         &*self.processor.ids
     }
+}
+
+/// When a timetable of Airflow's own runs next.
+async fn next_run(
+    tx: &mut dyn Tx,
+    facts: &DagFacts,
+    now: Timestamp,
+) -> Result<Option<NextRun>, SchedulerError> {
+    let last = match tx.last_automated_dag_run(&facts.dag.dag_id).await? {
+        Some(run) => last_run(&facts.timetable, &run).map(Some),
+        None => Ok(None),
+    };
+    let next = last.and_then(|last| next_run_of(&facts.dag, &facts.timetable, last.as_ref(), now));
+    Ok(next.unwrap_or_else(|error| {
+        tracing::warn!(dag_id = %facts.dag.dag_id, %error, "the timetable gives no next run");
+        None
+    }))
 }
 
 /// The last run that the timetable made, as the timetable wants to be told of it.

@@ -239,7 +239,8 @@ impl Maker {
 }
 
 fn report(record: &DagRecord, error: Option<&TimetableError>) {
-    if let Some(error) = error {
+    // A timetable of the user's own is asked by the DAG processor, at its next look.
+    if let Some(error) = error.filter(|error| !matches!(error, TimetableError::AskPython { .. })) {
         tracing::warn!(dag_id = %record.dag_id, %error, "the timetable gives no further run");
     }
 }

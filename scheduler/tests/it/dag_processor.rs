@@ -95,3 +95,23 @@ async fn what_a_person_paused_stays_paused_through_new_versions() {
     house.put_file("x.py", vec![dag("d", &by_hand(), &[("b", &[], json!({}))])], &[]).await;
     assert!(house.read().await.dag(&"d".into()).await.unwrap().unwrap().is_paused);
 }
+
+#[tokio::test]
+async fn a_timetable_of_the_users_own_is_asked_and_its_failure_is_an_import_error() {
+    let house = House::new().await;
+    let custom = |data| json!({ "__type": "plugins.every.Every", "__var": data });
+    let tasks = [("a", &[][..], json!({}))];
+    house.put_file("x.py", vec![dag("d", &custom(json!({ "every_s": 3_600 })), &tasks)], &[]).await;
+    house.settle().await;
+    house.look().await;
+    house.settle().await;
+    let runs = house.runs("d").await;
+    assert_eq!(runs.len(), 2, "each look asks for the run after the last: {runs:?}");
+    assert!(runs[1].0.as_str().starts_with("scheduled__2024-01-01T01:00:00"), "{runs:?}");
+    assert!(runs[0].0.as_str().starts_with("scheduled__2024-01-01T02:00:00"), "{runs:?}");
+
+    house.put_file("x.py", vec![dag("d", &custom(json!({})), &tasks)], &[]).await;
+    let errors = house.read().await.import_errors(10, 0).await.unwrap().items;
+    assert!(errors[0].stack_trace.contains("KeyError: every_s"), "{}", errors[0].stack_trace);
+    assert!(house.read().await.dag(&"d".into()).await.unwrap().unwrap().next_run.is_none());
+}

@@ -6,12 +6,12 @@ use gust_model::{
     AttemptId, BundleName, BundleVersion, DagId, DagRunId, DagRunState, DagRunType, QueueName, RunId,
     TaskInstanceState,
     message::WorkMessage,
-    record::{DagRun, Pool, TaskInstance, Timestamp},
+    record::{DagRun, NextRun, Pool, TaskInstance, Timestamp},
 };
 use gust_planner::AdmissionSettings;
 use gust_ports::{
-    BundleError, BundleSource, Clock, DagParser, Ids, Metastore, ObjectStore, ParseJob, ParsedFile,
-    ParserError, TaskQueue, Tx,
+    BundleError, BundleSource, Clock, DagParser, Ids, Metastore, NextRunQuestion, ObjectStore, ParseJob,
+    ParsedFile, ParserError, TaskQueue, Tx,
     memory::{ManualClock, MemoryMetastore, MemoryObjectStore, MemoryQueue, MemoryWakeups, SequentialIds},
     metastore::{Guard, LeasePatch, TaskInstancePatch, TaskInstanceWrite, TxMode},
 };
@@ -55,6 +55,26 @@ impl DagParser for Folder {
             out.send(file.clone()).await.unwrap();
         }
         Ok(files.into_keys().collect())
+    }
+
+    async fn next_run(
+        &self,
+        _job: &ParseJob,
+        question: &NextRunQuestion,
+    ) -> Result<Option<NextRun>, ParserError> {
+        let step = question.timetable["__var"]["every_s"].as_i64();
+        let step = step.ok_or_else(|| ParserError("KeyError: every_s".to_owned()))?;
+        let start = question.last.as_ref().map_or(question.earliest, |last| Some(last.run_after));
+        Ok(start.map(|start| {
+            let at = start + chrono::TimeDelta::seconds(step);
+            NextRun {
+                run_after: at,
+                logical_date: Some(at),
+                data_interval_start: Some(at),
+                data_interval_end: Some(at),
+                partition_key: None,
+            }
+        }))
     }
 }
 

@@ -137,18 +137,27 @@ impl RegistryRows for Transaction {
 
     async fn lock_due_dags(&mut self, now: Timestamp, limit: u32) -> Result<Vec<DagRecord>, MetastoreError> {
         self.statement("lock_due_dags").await?;
-        let is_due = |dag: &DagRecord| due_at(dag).is_some_and(|due| due <= now);
+        let is_due =
+            |dag: &DagRecord| !dag.has_import_errors && due_at(dag).is_some_and(|due| due <= now);
         let keys = self.read(|view| {
-            let mut dags: Vec<&DagRecord> = view.rows().filter(|dag| is_due(dag)).collect();
+            let has_room = |dag: &DagRecord| {
+                let active = view.find::<RunRow>(BY_DAG, dag_key(&dag.dag_id)).filter(|row| {
+                    matches!(row.run.state, DagRunState::Queued | DagRunState::Running)
+                        && row.run.run_type != DagRunType::Backfill
+                });
+                i32::try_from(active.count()).unwrap_or(i32::MAX) < dag.max_active_runs
+            };
+            let mut dags: Vec<&DagRecord> =
+                view.rows().filter(|dag| is_due(dag) && has_room(dag)).collect();
             dags.sort_by_key(|dag| due_at(dag));
             dags.into_iter().map(Row::key).collect()
         });
         self.lock_rows(keys, LockWait::SkipLocked, limit, is_due).await
     }
 
-    async fn next_due_dag_at(&mut self) -> Result<Option<Timestamp>, MetastoreError> {
+    async fn next_due_dag_at(&mut self, now: Timestamp) -> Result<Option<Timestamp>, MetastoreError> {
         self.statement("next_due_dag_at").await?;
-        Ok(self.read(|view| view.rows::<DagRecord>().filter_map(due_at).min()))
+        Ok(self.read(|view| view.rows::<DagRecord>().filter_map(due_at).filter(|due| *due > now).min()))
     }
 
     async fn delete_dag(&mut self, dag_id: &DagId) -> Result<bool, MetastoreError> {

@@ -178,6 +178,14 @@ impl RunRows for Transaction {
                 .filter(|run| !is_paused(view, &run.dag_id))
                 .collect();
             runs.sort_by_key(|run| (run.run_after, run.id));
+            let mut room = BTreeMap::new();
+            runs.retain(|run| {
+                run.run_type == DagRunType::Backfill || {
+                    let left = room.entry(&run.dag_id).or_insert_with(|| room_of(view, &run.dag_id));
+                    *left -= 1;
+                    *left >= 0
+                }
+            });
             runs.into_iter().take(limit as usize).cloned().collect()
         }))
     }

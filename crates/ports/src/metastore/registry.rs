@@ -62,12 +62,13 @@ pub trait RegistryRows: Send {
         except: &[DagId],
     ) -> Result<Vec<DagId>, MetastoreError>;
 
-    /// Locks and returns DAGs, neither paused nor stale, whose next run is due at `now`, skipping those that another
-    /// scheduler has locked, the longest due first.
+    /// Locks and returns DAGs whose next run is due at `now` and may be made: neither paused nor stale, without import
+    /// errors, and with fewer runs queued or running (backfills apart) than they may have, so that those that have to
+    /// wait hide nobody behind them. Skips those that another scheduler has locked; the longest due first.
     async fn lock_due_dags(&mut self, now: Timestamp, limit: u32) -> Result<Vec<DagRecord>, MetastoreError>;
 
-    /// The earliest moment at which a DAG's next run is due.
-    async fn next_due_dag_at(&mut self) -> Result<Option<Timestamp>, MetastoreError>;
+    /// The earliest moment later than `now` at which the next run of a DAG, neither paused nor stale, is due.
+    async fn next_due_dag_at(&mut self, now: Timestamp) -> Result<Option<Timestamp>, MetastoreError>;
 
     /// Removes a DAG's row and all that hangs on it: versions, runs, task instances, XComs, asset references.
     async fn delete_dag(&mut self, dag_id: &DagId) -> Result<bool, MetastoreError>;

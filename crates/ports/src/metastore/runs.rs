@@ -114,7 +114,9 @@ pub trait RunRows: Send {
         limit: u32,
     ) -> Result<Vec<DagRunId>, MetastoreError>;
 
-    /// Queued runs of DAGs that are not paused, whose `run_after` has come, the oldest first. No locks.
+    /// Queued runs of DAGs that are not paused, whose `run_after` has come, the oldest first. Of each DAG only as many
+    /// as it has room for beside those that run, so that a DAG with many waiting hides no other; backfills are not
+    /// counted so. No locks.
     async fn dag_runs_to_start(&mut self, now: Timestamp, limit: u32) -> Result<Vec<DagRun>, MetastoreError>;
 
     /// The earliest moment later than `now` at which [`RunRows::dag_runs_to_advance`] or
