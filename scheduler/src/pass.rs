@@ -68,6 +68,16 @@ pub struct Pass {
     pub next_due_at: Option<Timestamp>,
 }
 
+impl Pass {
+    fn count(&self) {
+        metrics::counter!("gust_runs_created_total").increment(self.created as u64);
+        metrics::counter!("gust_runs_started_total").increment(self.started as u64);
+        metrics::counter!("gust_runs_advanced_total").increment(self.advanced as u64);
+        metrics::counter!("gust_tries_admitted_total").increment(self.admitted as u64);
+        metrics::counter!("gust_tries_reaped_total").increment(self.reaped as u64);
+    }
+}
+
 /// What a scheduler stands on.
 pub struct Scheduler {
     pub(crate) store: Arc<dyn Metastore>,
@@ -200,6 +210,7 @@ impl Scheduler {
             };
             let mut wait = match outcome {
                 Ok(pass) => {
+                    pass.count();
                     if now >= full_at {
                         full_at = self.clock.monotonic() + self.until(pass.next_due_at);
                     }
@@ -210,6 +221,7 @@ impl Scheduler {
                 }
                 Err(error) => {
                     steady_since = self.clock.monotonic();
+                    metrics::counter!("gust_passes_failed_total").increment(1);
                     tracing::error!(%error, "a scheduler pass failed; it is tried again");
                     AFTER_FAILURE
                 }

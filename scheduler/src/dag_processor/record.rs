@@ -47,6 +47,9 @@ impl DagProcessor {
                 Err(error) => errors.push(error),
             }
         }
+        metrics::counter!("gust_files_parsed_total").increment(1);
+        metrics::counter!("gust_import_errors_total").increment(errors.len() as u64);
+        metrics::histogram!("gust_file_parse_seconds").record(file.duration.as_secs_f64());
         let facts = Arc::new(facts);
         let errors = Arc::new(errors);
         let work = RecordFile { processor: self.clone(), bundle: bundle.clone(), version: version.clone() };
