@@ -86,23 +86,37 @@ function listen() {
   const url = main.dataset.events;
   if (!url) return;
   const lamp = document.querySelector(".live");
-  const source = new EventSource(url);
+  let source = null;
   let wasOpen = false;
-  source.onopen = () => {
-    lamp.className = "live on";
-    lamp.title = "Live: this page follows changes";
-    if (wasOpen) refresh();
-    wasOpen = true;
+  const open = () => {
+    source = new EventSource(url);
+    source.onopen = () => {
+      lamp.className = "live on";
+      lamp.title = "Live: this page follows changes";
+      if (wasOpen) refresh();
+      wasOpen = true;
+    };
+    source.onerror = () => {
+      lamp.className = "live off";
+      lamp.title = "The server does not answer; trying again";
+    };
+    source.addEventListener("change", refresh);
   };
-  source.onerror = () => {
-    lamp.className = "live off";
-    lamp.title = "The server does not answer; trying again";
+  const close = () => {
+    if (source) source.close();
+    source = null;
   };
-  source.addEventListener("change", refresh);
+  // Browsers keep few connections to one server: a tab at which nobody looks gives its own back.
   document.addEventListener("visibilitychange", () => {
-    if (!document.hidden && isWanted) refresh();
+    if (document.hidden) close();
+    else if (!source) open();
   });
-  addEventListener("pagehide", () => source.close());
+  addEventListener("pagehide", close);
+  // A page that comes back from the browser's cache of pages goes on.
+  addEventListener("pageshow", () => {
+    if (!source && !document.hidden) open();
+  });
+  if (!document.hidden) open();
 }
 
 // ---- What is derived on the client, again after every update ----
@@ -171,6 +185,7 @@ function tick() {
 
 function dress() {
   collapseGroups();
+  startLog();
   tick();
 }
 
@@ -375,7 +390,9 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+// On a narrow screen the sections scroll.
+const here = document.querySelector(".top nav [aria-current]");
+if (here) here.scrollIntoView({ block: "nearest", inline: "nearest" });
 dress();
 setInterval(tick, 1000);
 listen();
-startLog();

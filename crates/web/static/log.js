@@ -1,7 +1,11 @@
 // The log of a try: lines come over an event stream as JSON and become text nodes, never markup.
 
 const BLOCK_LINES = 200;
-const KNOWN = new Set(["timestamp", "level", "event", "logger", "error_detail", "exception", "loc"]);
+// What a line's own place shows, and what the page says of every line already.
+const KNOWN = new Set([
+  "timestamp", "level", "event", "logger", "error_detail", "exception", "loc", "filename", "lineno",
+  "dag_id", "run_id", "task_id", "map_index", "try_number", "ti_id", "ti",
+]);
 
 function span(className, text) {
   const element = document.createElement("span");
@@ -10,22 +14,27 @@ function span(className, text) {
   return element;
 }
 
+// The error that was raised comes first in `detail`, what led to it behind it; Python prints them the other way round.
 function traceback(detail) {
   const lines = [];
-  for (const one of detail) {
-    if (lines.length) lines.push("", one.is_cause ? "The above exception was the direct cause of this one:" : "While that was handled:", "");
+  for (const [at, one] of [...detail.entries()].reverse()) {
     lines.push("Traceback (most recent call last):");
     for (const frame of one.frames || []) {
       lines.push(`  File "${frame.filename}", line ${frame.lineno}, in ${frame.name}`);
       if (frame.line) lines.push(`    ${frame.line}`);
     }
-    lines.push(`${one.exc_type}: ${one.exc_value}`);
+    lines.push(`${one.exc_type}: ${one.exc_value}`, ...(one.exc_notes || []));
+    if (at > 0) {
+      const how = one.is_cause ? "The above exception was the direct cause of the following exception:" : "During handling of the above exception, another exception occurred:";
+      lines.push("", how, "");
+    }
   }
   return lines.join("\n");
 }
 
 function fold(summary, text) {
   const details = document.createElement("details");
+  details.open = true;
   const head = document.createElement("summary");
   head.textContent = summary;
   const body = document.createElement("pre");
@@ -43,18 +52,21 @@ function lineOf(line) {
   const message = document.createElement("span");
   message.className = "m";
   if (line.logger && line.logger !== "task") message.append(span("g", `${line.logger}: `));
-  message.append(typeof line.event === "string" ? line.event : JSON.stringify(line.event ?? line));
+  const text = typeof line.event === "string" ? line.event : JSON.stringify(line.event ?? line);
+  if (text.startsWith("::group::")) row.classList.add("group");
+  message.append(text.replace(/^::group::/, ""));
+  if (line.filename) row.title = line.lineno ? `${line.filename}:${line.lineno}` : line.filename;
   const extra = Object.entries(line).filter(([key]) => !KNOWN.has(key));
   if (extra.length) {
-    const text = extra.map(([key, value]) => `${key}=${typeof value === "string" ? value : JSON.stringify(value)}`);
-    message.append(span("x", `  ${text.join(" ")}`));
+    const pairs = extra.map(([key, value]) => `${key}=${typeof value === "string" ? value : JSON.stringify(value)}`);
+    message.append(span("x", `  ${pairs.join(" ")}`));
   }
   if (Array.isArray(line.error_detail) && line.error_detail.length) {
-    const last = line.error_detail[line.error_detail.length - 1];
-    message.append(fold(`${last.exc_type}: ${last.exc_value}`, traceback(line.error_detail)));
+    const [raised] = line.error_detail;
+    message.append(fold(`${raised.exc_type}: ${raised.exc_value}`, traceback(line.error_detail)));
   } else if (line.exception) {
-    const text = String(line.exception);
-    message.append(fold(text.trim().split("\n").pop(), text));
+    const trace = String(line.exception);
+    message.append(fold(trace.trim().split("\n").pop(), trace));
   }
   row.append(time, span("v", level), message);
   return row;
@@ -70,18 +82,25 @@ function search(box, text) {
     if (isHit) hits += 1;
   }
   const count = document.querySelector("[data-log-count]");
-  if (count) count.textContent = wanted ? `${hits} lines` : "";
+  if (count) count.textContent = wanted ? `${hits} ${hits === 1 ? "line" : "lines"}` : "";
 }
 
-/** Shows and follows the log whose address the page's log box names, if it has one. */
+let shown = null;
+let source = null;
+
+/** Shows and follows the log whose address the page's log box names, if it has one; again where the box is new. */
 export function startLog() {
   const box = document.querySelector("[data-log]");
+  if (box === shown) return;
+  if (source) source.close();
+  shown = box;
   if (!box) return;
   const follow = document.querySelector("[data-log-follow]");
   const find = document.querySelector("[data-log-search]");
   let block = null;
 
-  const source = new EventSource(box.dataset.log);
+  const own = new EventSource(box.dataset.log);
+  source = own;
   const status = (text) => {
     let end = box.querySelector(".end");
     if (!end) {
@@ -95,6 +114,7 @@ export function startLog() {
     const end = box.querySelector(".end");
     if (end) end.remove();
     for (const line of lines) {
+      if (line.event === "::endgroup::") continue;
       if (!block || block.childElementCount >= BLOCK_LINES) {
         block = document.createElement("div");
         block.className = "block";
@@ -106,16 +126,15 @@ export function startLog() {
     if (!follow || follow.checked) box.scrollTop = box.scrollHeight;
   };
   status("Waiting for the first lines …");
-  source.addEventListener("lines", (event) => append(JSON.parse(event.data)));
-  source.addEventListener("idle", () => {
+  own.addEventListener("lines", (event) => append(JSON.parse(event.data)));
+  own.addEventListener("idle", () => {
     if (!box.querySelector(".l")) status("Nothing has been logged yet.");
   });
-  source.addEventListener("end", () => {
-    source.close();
+  own.addEventListener("end", () => {
+    own.close();
     status(box.querySelector(".l") ? "End of log." : "This try left no log.");
     if (follow && follow.checked) box.scrollTop = box.scrollHeight;
   });
-  addEventListener("pagehide", () => source.close());
   if (find) {
     let timer = 0;
     find.addEventListener("input", () => {
@@ -124,3 +143,7 @@ export function startLog() {
     });
   }
 }
+
+addEventListener("pagehide", () => {
+  if (source) source.close();
+});

@@ -211,7 +211,7 @@ fn body(asked: &Asked, facts: &Facts, number: u32) -> Markup {
                     table.list {
                         thead {
                             tr {
-                                th { span.visually-hidden { "Active" } }
+                                th.fit { span.visually-hidden { "Active" } }
                                 th { "DAG" }
                                 th.opt2 { "Schedule" }
                                 th.opt2 { "Next run" }
@@ -219,7 +219,7 @@ fn body(asked: &Asked, facts: &Facts, number: u32) -> Markup {
                                 th.opt { "Latest run" }
                                 th.opt { "Under way" }
                                 th.opt { "Owner" }
-                                th { span.visually-hidden { "Actions" } }
+                                th.fit { span.visually-hidden { "Actions" } }
                             }
                         }
                         tbody { @for dag in &facts.dags { (row(dag, facts)) } }

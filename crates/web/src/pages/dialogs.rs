@@ -2,7 +2,7 @@
 
 use axum::extract::{Path, Query, State};
 use gust_model::{DagId, DagRunState, RunId, TaskInstanceState};
-use gust_operations::{dag_params, latest_dag};
+use gust_operations::{Param, dag_params, latest_dag};
 use gust_ports::metastore::TxMode;
 use maud::{Markup, html};
 use serde::Deserialize;
@@ -32,6 +32,51 @@ fn check(name: &str, label: &str, is_on: bool) -> Markup {
     html! { label.check { input type="checkbox" name=(name) checked[is_on]; (label) } }
 }
 
+/// Whether a run must be given a value: there is no default, or it is a null that the schema does not allow.
+fn is_required(param: &Param) -> bool {
+    match &param.default {
+        None => true,
+        Some(Value::Null) => match param.schema.get("type") {
+            Some(Value::String(name)) => name != "null",
+            Some(Value::Array(names)) => !names.iter().any(|name| name == "null"),
+            _ => false,
+        },
+        Some(_) => false,
+    }
+}
+
+/// Which types a param takes, as its schema names them.
+fn types(param: &Param) -> String {
+    match param.schema.get("type") {
+        Some(Value::String(name)) => name.clone(),
+        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" or "),
+        _ => "any value".to_owned(),
+    }
+}
+
+/// What must be given, and what the params mean.
+fn meanings(params: &[Param]) -> Markup {
+    let required: Vec<&Param> = params.iter().filter(|param| is_required(param)).collect();
+    let described: Vec<&Param> =
+        params.iter().filter(|param| !is_required(param) && param.description.is_some()).collect();
+    html! {
+        @if !required.is_empty() {
+            div.small {
+                b { "To be given:" }
+                ul.plain { @for param in &required {
+                    li { code { (param.name) } " (" (types(param)) ")" @if let Some(text) = &param.description { ": " (text) } }
+                } }
+            }
+        }
+        @if !described.is_empty() {
+            details {
+                summary.small { "What the params mean" }
+                dl.small { @for param in &described { dt { code { (param.name) } } dd { (param.description.as_deref().unwrap_or_default()) } } }
+            }
+        }
+    }
+}
+
 /// `GET /dags/{dag_id}/trigger-dialog`.
 pub(super) async fn trigger(
     State(state): State<AppState>,
@@ -45,7 +90,8 @@ pub(super) async fn trigger(
     let params = dag_params(&dag);
     let defaults: Map<String, Value> = params
         .iter()
-        .map(|param| (param.name.clone(), param.default.clone().unwrap_or(Value::Null)))
+        .filter(|param| !is_required(param))
+        .filter_map(|param| Some((param.name.clone(), param.default.clone()?)))
         .collect();
     let conf = serde_json::to_string_pretty(&defaults).unwrap_or_else(|_| "{}".to_owned());
     let rows = (conf.lines().count() + 1).clamp(4, 16);
@@ -58,12 +104,7 @@ pub(super) async fn trigger(
                 span { "Configuration (JSON)" }
                 textarea name="conf" data-kind="json" rows=(rows) spellcheck="false" { (conf) }
             }
-            @if params.iter().any(|param| param.description.is_some()) {
-                details {
-                    summary.small { "What the params mean" }
-                    dl.small { @for param in &params { @if let Some(text) = &param.description { dt { code { (param.name) } } dd { (text) } } } }
-                }
-            }
+            (meanings(&params))
             div.row {
                 label.field { span { "Logical date (UTC; empty for none)" } input type="datetime-local" step="1" name="logical_date" data-kind="date"; }
                 label.field { span { "Run id (empty for a generated one)" } input name="dag_run_id" data-kind="skip" autocomplete="off"; }

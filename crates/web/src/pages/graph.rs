@@ -14,6 +14,8 @@ use super::{
 const HEIGHT: f64 = 36.0;
 /// A label longer than this is cut; the whole of it is in the title.
 const MAX_LABEL: usize = 30;
+/// How many letters the name of a state that a task is in for long has at most (`upstream_failed`).
+const LONGEST_STATE: usize = 15;
 
 /// A box around a group's tasks.
 struct GroupBox {
@@ -47,8 +49,8 @@ fn cut(text: &str, most: usize) -> String {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "Labels are short.")]
-fn width_of(label: &str) -> f64 {
-    (label.chars().count() as f64 * 6.9 + 30.0).max(96.0)
+fn width_of(label: &str, below: usize) -> f64 {
+    (label.chars().count() as f64 * 6.9 + 30.0).max(below as f64 * 5.5 + 24.0).max(96.0)
 }
 
 /// The last part of a task's id: the groups around it are drawn.
@@ -86,11 +88,18 @@ pub(super) fn picture(
 ) -> Markup {
     let tasks: Vec<TaskIndex> = dag.task_indexes().collect();
     let labels: Vec<String> = tasks.iter().map(|&task| cut(short_name(dag, task), MAX_LABEL)).collect();
+    let below: Vec<String> = tasks.iter().map(|&task| second_line(dag, task, cells)).collect();
+    // With a run there is room for every state, so that nothing moves when one changes.
+    let room = |task: TaskIndex, below: &str| match cells {
+        Some(_) if dag.task(task).is_mapped() => LONGEST_STATE + 7,
+        Some(_) => LONGEST_STATE + role(dag, task).len(),
+        None => below.chars().count(),
+    };
     let nodes: Vec<Node> = tasks
         .iter()
-        .zip(&labels)
-        .map(|(&task, label)| Node {
-            width: width_of(label),
+        .zip(labels.iter().zip(&below))
+        .map(|(&task, (label, below))| Node {
+            width: width_of(label, room(task, below)),
             height: HEIGHT,
             clusters: clusters(dag, dag.task(task).group),
         })
@@ -115,18 +124,44 @@ pub(super) fn picture(
                     text.grouplabel x=(group.left + 7.0) y=(group.top + 12.5) { (group.label) }
                 }
                 @for points in &layout.edges { path.edge d=(curve(points)) marker-end="url(#arrow)" {} }
-                @for (&task, label) in tasks.iter().zip(&labels) {
-                    (node(dag, task, label, &nodes[task.at()], layout.nodes[task.at()], cells, address(task)))
+                @for (&task, text) in tasks.iter().zip(labels.iter().zip(&below)) {
+                    (node(dag, task, text, &nodes[task.at()], layout.nodes[task.at()], cells, address(task)))
                 }
             }
         }
     }
 }
 
+/// The line below a task's name: its state in the run, or its kind where there is no run.
+fn second_line(dag: &Dag, index: TaskIndex, cells: Option<&Cells>) -> String {
+    let task = dag.task(index);
+    let kind = task.operator_name.as_deref().unwrap_or(&task.task_type);
+    let mut line = match cells.and_then(|cells| cells.get(&task.task_id)) {
+        Some(cell) if cell.is_mapped => format!("{} × {}", cell.state().name(), cell.total()),
+        Some(cell) => cell.state().name().to_owned(),
+        None if task.is_mapped() => format!("{} [ ]", cut(kind, MAX_LABEL)),
+        None => cut(kind, MAX_LABEL),
+    };
+    line.push_str(role(dag, index));
+    line
+}
+
+/// What a task is beside a task.
+fn role(dag: &Dag, index: TaskIndex) -> &'static str {
+    let task = dag.task(index);
+    if task.is_setup {
+        " · setup"
+    } else if task.is_teardown {
+        " · teardown"
+    } else {
+        ""
+    }
+}
+
 fn node(
     dag: &Dag,
     index: TaskIndex,
-    label: &str,
+    (label, below): (&String, &String),
     size: &Node,
     at: Point,
     cells: Option<&Cells>,
@@ -136,12 +171,6 @@ fn node(
     let cell = cells.and_then(|cells| cells.get(&task.task_id));
     let class = cell.map_or("plain", |cell| cell.state().class());
     let kind = task.operator_name.as_deref().unwrap_or(&task.task_type);
-    let below = match cell {
-        Some(cell) if cell.is_mapped => format!("{} × {}", cell.state().name(), cell.total()),
-        Some(cell) => cell.state().name().to_owned(),
-        None if task.is_mapped() => format!("{} [ ]", cut(kind, MAX_LABEL)),
-        None => cut(kind, MAX_LABEL),
-    };
     let title = match cell {
         Some(cell) => format!("{} ({kind}): {}", task.task_id, cell.summary()),
         None => format!("{} ({kind})", task.task_id),
@@ -155,11 +184,7 @@ fn node(
             rect.node x=(at.x) y=(at.y) width=(size.width) height=(size.height) rx="6" {}
             rect.mark x=(at.x) y=(at.y + 6.0) width="4" height=(size.height - 12.0) rx="2" {}
             text x=(at.x + 13.0) y=(at.y + 15.5) { (label) }
-            text.sub x=(at.x + 13.0) y=(at.y + 28.5) {
-                (below)
-                @if task.is_setup { " · setup" }
-                @if task.is_teardown { " · teardown" }
-            }
+            text.sub x=(at.x + 13.0) y=(at.y + 28.5) { (below) }
         }
     };
     match address {

@@ -7,7 +7,7 @@ use axum::{
     response::Response,
 };
 use gust_model::{
-    DagId, RunId, TaskId,
+    DagId, RunId, TaskId, TaskInstanceState,
     dag::Dag,
     record::{DagRun, Timestamp},
 };
@@ -35,6 +35,7 @@ const PER_PAGE: usize = 150;
 pub(super) struct Asked {
     tab: Option<String>,
     page: Option<String>,
+    state: Option<String>,
 }
 
 const TABS: [(&str, &str); 3] = [("", "Tasks"), ("graph", "Graph"), ("details", "Details")];
@@ -66,7 +67,10 @@ pub(super) async fn page(
     let content = match tab {
         "graph" => graph_tab(dag, &run, &cells),
         "details" => details_tab(&run, graph.version.version_number),
-        _ => tasks_tab(dag, &run, &cells, view::page_number(asked.page.as_deref()), now),
+        _ => {
+            let state = asked.state.as_deref().and_then(|state| state.parse().ok());
+            tasks_tab(dag, &run, &cells, state, view::page_number(asked.page.as_deref()), now)
+        }
     };
     let name = dag.display_name.as_deref().unwrap_or(&dag_id);
     let body = html! {
@@ -127,23 +131,55 @@ fn names(dag: &Dag, cells: &Cells) -> Vec<TaskId> {
     names
 }
 
-fn tasks_tab(dag: &Dag, run: &DagRun, cells: &Cells, number: u32, now: Timestamp) -> Markup {
+fn tasks_tab(
+    dag: &Dag,
+    run: &DagRun,
+    cells: &Cells,
+    state: Option<TaskInstanceState>,
+    number: u32,
+    now: Timestamp,
+) -> Markup {
     let span = Span::of(cells.values(), now);
-    let names = names(dag, cells);
+    let all = names(dag, cells);
+    let has = |name: &TaskId, state| cells.get(name).is_some_and(|cell| cell.states.contains_key(&state));
+    let shown: Vec<&TaskId> = all.iter().filter(|name| state.is_none_or(|state| has(name, state))).collect();
+    let occur: Vec<(TaskInstanceState, usize)> = TaskInstanceState::ALL
+        .iter()
+        .map(|&state| (state, all.iter().filter(|name| has(name, state)).count()))
+        .filter(|&(one, count)| count > 0 || state == Some(one))
+        .collect();
     let skip = (number as usize - 1) * PER_PAGE;
     let here = urls::run(run.dag_id.as_str(), run.run_id.as_str());
+    let address = |state: Option<TaskInstanceState>, page: &str| {
+        format!(
+            "{here}{}",
+            urls::query(&[("state", state.map_or("", |state| state.as_str())), ("page", page)])
+        )
+    };
     html! {
+        @if occur.len() > 1 || state.is_some() {
+            div.filters {
+                div.pills role="group" aria-label="State" {
+                    a href=(address(None, "")) aria-current=[state.is_none().then_some("true")] { "All " b { (all.len()) } }
+                    @for (one, count) in &occur {
+                        a href=(address(Some(*one), "")) aria-current=[(state == Some(*one)).then_some("true")] { (view::state(*one)) " " b { (count) } }
+                    }
+                }
+            }
+        }
         section.panel aria-label="Tasks" {
-            @if names.is_empty() { p.empty { "This DAG has no tasks." } } @else {
+            @if all.is_empty() { p.empty { "This DAG has no tasks." } }
+            @else if shown.is_empty() { p.empty { "No task is in this state now." } }
+            @else {
                 div.scroll {
                     table.list {
                         thead { tr { th { "Task" } th { "State" } th.opt2 { "Operator" } th.num.opt { "Tries" } th.opt2 { "Started" } th { "Duration" } th.opt { "When" } } }
                         tbody {
-                            @for name in names.iter().skip(skip).take(PER_PAGE) { (task_row(dag, run, name, cells.get(name), span, now)) }
+                            @for name in shown.iter().skip(skip).take(PER_PAGE) { (task_row(dag, run, name, cells.get(*name), span, now)) }
                         }
                     }
                 }
-                (view::pager(number, 150, names.len() as u64, |page| format!("{here}{}", urls::query(&[("page", &page.to_string())]))))
+                (view::pager(number, 150, shown.len() as u64, |page| address(state, &page.to_string())))
             }
         }
     }

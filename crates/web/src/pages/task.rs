@@ -244,7 +244,7 @@ fn log_tab(place: &Place<'_>, row: &TaskInstance, shown: i32) -> Markup {
     html! {
         section.panel aria-label="Log" {
             @if shown < 1 { p.empty { "It has not run yet." } } @else {
-                header data-keep {
+                header data-keep data-key={ "tools-" (shown) } {
                     div.logtools {
                         input type="search" placeholder="Search in log  ( / )" aria-label="Search in log" data-log-search;
                         span.muted.small data-log-count role="status" {}
@@ -345,7 +345,7 @@ fn details_tab(row: &TaskInstance, task: Option<&Task>) -> Markup {
             section.panel aria-label="Task" {
                 header { h2 { "Task" } }
                 table.kv {
-                    tr { th scope="row" { "Trigger rule" } td { (format!("{:?}", task.trigger_rule)) } }
+                    tr { th scope="row" { "Trigger rule" } td { code { (task.trigger_rule.as_str()) } } }
                     tr { th scope="row" { "Owner" } td { (task.owner) } }
                     tr { th scope="row" { "Retries" } td { (task.retries) } }
                     tr { th scope="row" { "Class" } td { code { (task.task_module) "." (task.task_type) } } }
