@@ -324,7 +324,10 @@ impl RegistryRows for SqlTx {
         let mut statement = self.statement();
         let columns = dag_columns(self.dialect());
         statement.raw("SELECT ").raw(columns).add(
-            " FROM dag d WHERE NOT d.is_paused AND NOT d.is_stale AND d.next_run_after <= ? \
+            " FROM dag d WHERE NOT d.is_paused AND NOT d.is_stale AND NOT d.has_import_errors \
+             AND d.next_run_after <= ? \
+             AND (SELECT count(*) FROM dag_run r WHERE r.dag_id = d.dag_id AND r.state IN ('queued', 'running') \
+             AND r.run_type <> 'backfill') < d.max_active_runs \
              ORDER BY d.next_run_after, d.dag_id LIMIT ? {lock} {skip_locked}",
             values![now, limit],
         );
@@ -332,11 +335,12 @@ impl RegistryRows for SqlTx {
         read_all(&rows, read_dag)
     }
 
-    async fn next_due_dag_at(&mut self) -> Result<Option<Timestamp>, MetastoreError> {
+    async fn next_due_dag_at(&mut self, now: Timestamp) -> Result<Option<Timestamp>, MetastoreError> {
         let mut statement = self.statement();
-        statement.raw(
+        statement.add(
             "SELECT min(next_run_after) AS due FROM dag \
-             WHERE NOT is_paused AND NOT is_stale AND next_run_after IS NOT NULL",
+             WHERE NOT is_paused AND NOT is_stale AND next_run_after > ?",
+            values![now],
         );
         self.one(statement).await?.of("dag").time_or_null("due")
     }

@@ -257,11 +257,17 @@ impl RunRows for SqlTx {
 
     async fn dag_runs_to_start(&mut self, now: Timestamp, limit: u32) -> Result<Vec<DagRun>, MetastoreError> {
         let mut statement = self.statement();
-        statement.raw("SELECT ").raw(COLUMNS).add(
-            " FROM dag_run WHERE state = 'queued' AND run_after <= ? \
-             AND EXISTS (SELECT 1 FROM dag d WHERE d.dag_id = dag_run.dag_id AND NOT d.is_paused) \
+        statement.raw("SELECT ").raw(COLUMNS).raw(" FROM (SELECT ").raw(COLUMNS).add(
+            ", row_number() OVER (PARTITION BY dag_id, run_type = 'backfill' ORDER BY run_after, id) AS place \
+             FROM dag_run WHERE state = 'queued' AND run_after <= ?) AS waiting \
+             JOIN (SELECT d.dag_id AS of_dag, d.max_active_runs AS most, \
+             (SELECT count(*) FROM dag_run r WHERE r.dag_id = d.dag_id AND r.state = 'running' \
+             AND r.run_type <> 'backfill') AS running FROM dag d WHERE NOT d.is_paused AND d.dag_id IN \
+             (SELECT q.dag_id FROM dag_run q WHERE q.state = 'queued' AND q.run_after <= ?)) AS of_dags \
+             ON of_dags.of_dag = waiting.dag_id \
+             WHERE waiting.run_type = 'backfill' OR most <= 0 OR waiting.place + running <= most \
              ORDER BY run_after, id LIMIT ?",
-            values![now, limit],
+            values![now, now, limit],
         );
         let rows = self.all(statement).await?;
         read_all(&rows, read_run)

@@ -1,7 +1,7 @@
 //! DAGs, versions, import errors and bundles.
 
 use gust_model::{
-    BundleVersion, DagId, DagRunState, DagVersionId, TaskInstanceState as State,
+    BundleVersion, DagId, DagRunState, DagRunType, DagVersionId, TaskInstanceState as State,
     record::{AssetReference, AssetReferenceKind, DagRecord, DagRun, DagVersion},
 };
 use gust_ports::metastore::{DagFilter, DagSort, Direction, MetastoreError, Page};
@@ -28,6 +28,7 @@ behaviours! { everywhere:
     a_text_filter_takes_wildcards_literally
     stale_dags_of_a_file_or_of_a_bundle
     due_dags_the_longest_due_first
+    due_dags_that_have_to_wait_hide_nobody
     next_due_dag_is_the_earliest_that_may_run
     deleting_a_dag_takes_all_that_hangs_on_it
     versions_newest_first
@@ -337,8 +338,22 @@ async fn due_dags_the_longest_due_first(backend: &Backend) {
     assert_eq!(tx.lock_due_dags(at(30), 1).await.unwrap()[0], records[1]);
 }
 
+async fn due_dags_that_have_to_wait_hide_nobody(backend: &Backend) {
+    let due = |name: &str, seconds: i64| DagRecord { next_run: Some(next_run(seconds)), ..dag(name) };
+    let full = DagRecord { max_active_runs: 1, ..due("full", 1) };
+    let broken = DagRecord { has_import_errors: true, ..due("broken", 2) };
+    let backfilled = DagRecord { max_active_runs: 1, ..due("backfilled", 3) };
+    for record in [&full, &broken, &backfilled, &due("behind", 4)] {
+        put_dag(backend, record).await;
+    }
+    let backfill = DagRun { run_type: DagRunType::Backfill, ..run(&backfilled, 1) };
+    put_runs(backend, &[&run(&full, 1), &backfill]).await;
+    let mut tx = backend.write().await;
+    assert_eq!(ids(&tx.lock_due_dags(at(30), 2).await.unwrap()), ["backfilled", "behind"]);
+}
+
 async fn next_due_dag_is_the_earliest_that_may_run(backend: &Backend) {
-    assert_eq!(backend.read().await.next_due_dag_at().await.unwrap(), None);
+    assert_eq!(backend.read().await.next_due_dag_at(at(0)).await.unwrap(), None);
     let due = |name: &str, seconds: i64| DagRecord { next_run: Some(next_run(seconds)), ..dag(name) };
     for record in [
         DagRecord { is_paused: true, ..due("paused", 1) },
@@ -348,7 +363,9 @@ async fn next_due_dag_is_the_earliest_that_may_run(backend: &Backend) {
     ] {
         put_dag(backend, &record).await;
     }
-    assert_eq!(backend.read().await.next_due_dag_at().await.unwrap(), Some(at(30)));
+    assert_eq!(backend.read().await.next_due_dag_at(at(0)).await.unwrap(), Some(at(30)));
+    let later = backend.read().await.next_due_dag_at(at(30)).await.unwrap();
+    assert_eq!(later, Some(at(40)), "one that is due and has to wait hides none that is still to come");
 }
 
 async fn deleting_a_dag_takes_all_that_hangs_on_it(backend: &Backend) {

@@ -32,6 +32,7 @@ behaviours! { everywhere:
     newest_runs_of_each_dag
     runs_to_advance_have_something_to_advance
     runs_to_start_are_queued_and_have_come
+    runs_to_start_of_a_full_dag_hide_no_other
     next_due_run_is_the_earliest_in_the_future
     runs_are_counted_by_state
     previous_and_following_runs_by_logical_date
@@ -394,6 +395,27 @@ async fn runs_to_start_are_queued_and_have_come(backend: &Backend) {
     let mut tx = backend.read().await;
     assert_eq!(tx.dag_runs_to_start(at(100), 10).await.unwrap(), [sooner.clone(), later]);
     assert_eq!(tx.dag_runs_to_start(at(100), 1).await.unwrap(), [sooner]);
+}
+
+async fn runs_to_start_of_a_full_dag_hide_no_other(backend: &Backend) {
+    let busy = DagRecord { max_active_runs: 2, ..dag("busy") };
+    let other = dag("other");
+    put_dag(backend, &busy).await;
+    put_dag(backend, &other).await;
+    let queued = |dag: &DagRecord, day, run_after| DagRun {
+        state: DagRunState::Queued,
+        run_after: at(run_after),
+        ..run(dag, day)
+    };
+    let running = run(&busy, 1);
+    let fits = queued(&busy, 2, 10);
+    let waits: Vec<DagRun> = (3..8).map(|day| queued(&busy, day, 10 + i64::from(day))).collect();
+    let behind = queued(&other, 1, 90);
+    let backfill = DagRun { run_type: DagRunType::Backfill, ..queued(&busy, 9, 95) };
+    put_runs(backend, &[&running, &fits, &behind, &backfill]).await;
+    put_runs(backend, &waits.iter().collect::<Vec<_>>()).await;
+    let found = backend.read().await.dag_runs_to_start(at(100), 3).await.unwrap();
+    assert_eq!(found, [fits, behind, backfill]);
 }
 
 async fn next_due_run_is_the_earliest_in_the_future(backend: &Backend) {

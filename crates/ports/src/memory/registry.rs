@@ -2,7 +2,7 @@ use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
 use gust_model::{
-    BundleName, BundleVersion, DagId, DagVersionId,
+    BundleName, BundleVersion, DagId, DagRunState, DagRunType, DagVersionId,
     record::{DagRecord, DagRun, DagVersion, ImportError, NextRun, Timestamp},
 };
 
@@ -137,8 +137,7 @@ impl RegistryRows for Transaction {
 
     async fn lock_due_dags(&mut self, now: Timestamp, limit: u32) -> Result<Vec<DagRecord>, MetastoreError> {
         self.statement("lock_due_dags").await?;
-        let is_due =
-            |dag: &DagRecord| !dag.has_import_errors && due_at(dag).is_some_and(|due| due <= now);
+        let is_due = |dag: &DagRecord| !dag.has_import_errors && due_at(dag).is_some_and(|due| due <= now);
         let keys = self.read(|view| {
             let has_room = |dag: &DagRecord| {
                 let active = view.find::<RunRow>(BY_DAG, dag_key(&dag.dag_id)).filter(|row| {
@@ -147,8 +146,7 @@ impl RegistryRows for Transaction {
                 });
                 i32::try_from(active.count()).unwrap_or(i32::MAX) < dag.max_active_runs
             };
-            let mut dags: Vec<&DagRecord> =
-                view.rows().filter(|dag| is_due(dag) && has_room(dag)).collect();
+            let mut dags: Vec<&DagRecord> = view.rows().filter(|dag| is_due(dag) && has_room(dag)).collect();
             dags.sort_by_key(|dag| due_at(dag));
             dags.into_iter().map(Row::key).collect()
         });

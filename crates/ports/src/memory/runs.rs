@@ -1,4 +1,4 @@
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use async_trait::async_trait;
 use gust_model::{
@@ -68,6 +68,18 @@ pub(super) fn rest_ends_at(row: &TaskInstanceRow) -> Option<Timestamp> {
 
 fn is_paused(view: &View<'_>, dag_id: &DagId) -> bool {
     view.get::<DagRecord>(&key![dag_id.as_str()]).is_none_or(|dag| dag.is_paused)
+}
+
+/// How many runs of a DAG may begin beside those that run, backfills left out.
+fn room_of(view: &View<'_>, dag_id: &DagId) -> i64 {
+    let limit = view.get::<DagRecord>(&key![dag_id.as_str()]).map_or(0, |dag| i64::from(dag.max_active_runs));
+    if limit <= 0 {
+        return i64::MAX;
+    }
+    let running = view
+        .find::<RunRow>(BY_DAG, key![dag_id.as_str()])
+        .filter(|row| row.run.state == DagRunState::Running && row.run.run_type != DagRunType::Backfill);
+    limit - i64::try_from(running.count()).unwrap_or(i64::MAX)
 }
 
 #[async_trait]
