@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
+import select
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -30,6 +37,32 @@ def die_with_parent(parent: int) -> None:
         _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     if os.getppid() != parent:
         os._exit(137)
+
+
+@contextlib.contextmanager
+def ending_with(control: socket.socket) -> Iterator[None]:
+    """End this process at once if the other end of ``control`` goes meanwhile.
+
+    The imports take seconds in which nobody reads the socket. A thread that does must not be there when
+    forking begins, and the parent's death signal follows its threads, so the kernel tells of the socket.
+    """
+    looking = select.poll()
+    looking.register(control, 0)
+
+    def look(*_: object) -> None:
+        if any(event & select.POLLHUP for _, event in looking.poll(0)):
+            os._exit(137)
+
+    before = signal.signal(signal.SIGIO, look)
+    flags = fcntl.fcntl(control, fcntl.F_GETFL)
+    fcntl.fcntl(control, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(control, fcntl.F_SETFL, flags | os.O_ASYNC)
+    try:
+        look()
+        yield
+    finally:
+        fcntl.fcntl(control, fcntl.F_SETFL, flags)
+        signal.signal(signal.SIGIO, before)
 
 
 def thread_count() -> int:

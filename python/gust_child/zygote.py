@@ -254,8 +254,9 @@ def main() -> NoReturn:
     os.dup2(nothing, 0)
     os.close(nothing)
     warm.quiet()
-    warm.import_all()
-    from gust_child import dagfile
+    with osproc.ending_with(control):
+        warm.import_all()
+        from gust_child import dagfile
 
     dagfile.let_segfaults_kill()
     # Bundles are immutable and watched: no __pycache__ of ours may appear in them.

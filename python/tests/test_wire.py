@@ -57,3 +57,24 @@ def test_a_kill_reaches_a_descendant_in_its_own_session() -> None:
         assert osproc.descendants(child.pid) == [below]
         osproc.kill_tree(child.pid, signal.SIGKILL)
         assert child.wait() == -signal.SIGKILL
+
+
+def test_a_process_at_work_ends_with_its_socket_and_not_with_a_word_on_it() -> None:
+    script = (
+        "import socket\n"
+        "from gust_child import osproc\n"
+        "control = socket.socket(fileno=0)\n"
+        "with osproc.ending_with(control):\n"
+        "    print('at work', flush=True)\n"
+        "    while True:\n"
+        "        sum(range(1000))\n"
+    )
+    ours, theirs = socket.socketpair()
+    with subprocess.Popen([sys.executable, "-c", script], stdin=theirs, stdout=subprocess.PIPE) as child:
+        theirs.close()
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"at work\n"
+        ours.sendall(b"a word")
+        assert child.poll() is None
+        ours.close()
+        assert child.wait(60) == 137

@@ -42,19 +42,8 @@ async fn nothing_is_lost_or_done_twice_and_no_child_is_orphaned() {
         } else {
             live(&mut service, skip, &ledger, life, moment, &mut acknowledged).await
         };
-        let family = mark.family(service.pid());
-        let pid = service.pid();
-        service.kill();
-        let left = keep_looking(ORPHAN, async || mark.survivors(pid, &family).is_empty().then_some(())).await;
-        let survivors = mark.survivors(pid, &family);
-        assert!(
-            left.is_some() || survivors.is_empty(),
-            "life {life}: two seconds later there are {survivors:?}"
-        );
-        println!(
-            "life {life}: killed with {} processes below it, {doomed} lines written in it",
-            family.len().saturating_sub(1)
-        );
+        let below = kill_and_see_all_gone(&mut service, &mark).await;
+        println!("life {life}: killed with {below} processes below it, {doomed} lines written in it");
     }
 
     let mut gust = Gust::start(&house, &python, &Options::default()).await;
@@ -77,6 +66,35 @@ async fn nothing_is_lost_or_done_twice_and_no_child_is_orphaned() {
     );
     assert!(wrong.is_empty(), "{} things are wrong:\n{}", wrong.len(), wrong.join("\n"));
     assert!(gust.service.stop(Duration::from_mins(1)).await.success());
+}
+
+#[tokio::test]
+async fn a_kill_while_python_is_being_imported_orphans_nobody() {
+    let Some(python) = python().await else { return };
+    let mark = Marked::new("kill-at-import");
+    let (variable, value) = mark.variable();
+    let house = House::new().set(variable, value);
+    for _ in 0..5 {
+        let (mut service, _) = Gust::launch(&house, &python, &Options::default());
+        eventually("the zygote is there", Duration::from_mins(1), async || {
+            service.check();
+            let family = mark.family(service.pid());
+            family.iter().any(|(_, _, command)| command.contains("start.py")).then_some(())
+        })
+        .await;
+        kill_and_see_all_gone(&mut service, &mark).await;
+    }
+}
+
+/// Kills a process, sees that nothing of what it started outlives it for long, and returns how many that were.
+async fn kill_and_see_all_gone(service: &mut Service, mark: &Marked) -> usize {
+    let pid = service.pid();
+    let family = mark.family(pid);
+    service.kill();
+    let gone = keep_looking(ORPHAN, async || mark.survivors(pid, &family).is_empty().then_some(())).await;
+    let survivors = mark.survivors(pid, &family);
+    assert!(gone.is_some() || survivors.is_empty(), "two seconds later there are {survivors:?}");
+    family.len().saturating_sub(1)
 }
 
 /// One life: waits for readiness, triggers, sees tasks work, and ends at its moment. Returns the lines written in it.

@@ -7,6 +7,7 @@
 
 mod airflow_client;
 mod auth;
+mod browser;
 mod cluster;
 mod conformance;
 mod kill_minus_nine;
