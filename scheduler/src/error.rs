@@ -1,6 +1,7 @@
-use gust_model::{DagId, DagVersionId, dag::DagError};
+use gust_model::{DagId, DagVersionId};
 use gust_ports::{
-    BundleError, MetastoreError, ObjectStoreError, ParserError, QueueError, metastore::AsMetastoreError,
+    BundleError, MetastoreError, ObjectStoreError, ParserError, QueueError,
+    metastore::{AsMetastoreError, GraphError},
 };
 use thiserror::Error;
 
@@ -27,14 +28,14 @@ pub enum SchedulerError {
     #[error(transparent)]
     Parser(#[from] ParserError),
     /// A stored DAG cannot be read by this version of Gust.
-    #[error("version {version} of DAG {dag_id} cannot be read: {source}")]
+    #[error("version {version} of DAG {dag_id} cannot be read: {reason}")]
     Graph {
         /// The DAG.
         dag_id: DagId,
         /// Its version.
         version: DagVersionId,
         /// What is wrong with it.
-        source: Box<DagError>,
+        reason: String,
     },
     /// A run names a DAG version that is not stored.
     #[error("version {version} of DAG {dag_id} is not in the metastore")]
@@ -44,6 +45,27 @@ pub enum SchedulerError {
         /// The version.
         version: DagVersionId,
     },
+}
+
+impl SchedulerError {
+    /// Whether nothing else would work either: the metastore is out of reach, or of another version. Any other error
+    /// is of the one run, DAG or step that met it.
+    #[must_use]
+    pub fn concerns_all(&self) -> bool {
+        matches!(
+            self.as_metastore_error(),
+            Some(MetastoreError::Unavailable(_) | MetastoreError::Schema { .. })
+        )
+    }
+}
+
+impl From<GraphError> for SchedulerError {
+    fn from(error: GraphError) -> Self {
+        match error {
+            GraphError::Metastore(error) => Self::Metastore(error),
+            GraphError::Unreadable { dag_id, version, reason } => Self::Graph { dag_id, version, reason },
+        }
+    }
 }
 
 impl AsMetastoreError for SchedulerError {

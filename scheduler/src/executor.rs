@@ -18,10 +18,13 @@ use gust_planner::{
 };
 use gust_ports::{
     Tx, Wake,
-    metastore::{CandidateQuery, Guard, TaskInstancePatch, TaskInstanceWrite, TxMode, transact},
+    metastore::{
+        AsMetastoreError as _, CandidateQuery, DagGraphs, Guard, TaskInstancePatch, TaskInstanceWrite,
+        TxMode, transact,
+    },
 };
 
-use crate::{DagGraphs, Scheduler, SchedulerError};
+use crate::{Scheduler, SchedulerError, graphs::graph_of};
 
 /// To which queue of the deployment a logical queue's messages go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,8 +176,16 @@ impl Step {
         candidate: gust_ports::metastore::Candidate,
     ) -> Result<Candidate, SchedulerError> {
         let row = candidate.task_instance;
-        let dag = self.graphs.get(tx, &row.dag_id, row.dag_version_id).await?;
-        let task = dag.index_of(row.task_id.as_str()).map(|index| dag.task(index));
+        let dag = match graph_of(&self.graphs, tx, &row.dag_id, row.dag_version_id).await {
+            Ok(dag) => Some(dag),
+            Err(error) if error.as_metastore_error().is_some() => return Err(error),
+            // It goes to a worker, which fails it and says why, rather than keep all others from being admitted.
+            Err(error) => {
+                tracing::error!(task_instance = %row.id, %error, "its task's own limits are not known");
+                None
+            }
+        };
+        let task = dag.as_ref().and_then(|dag| dag.index_of(row.task_id.as_str()).map(|at| dag.task(at)));
         Ok(Candidate {
             logical_date: candidate.logical_date,
             run_after: candidate.run_after,

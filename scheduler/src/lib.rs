@@ -14,5 +14,4 @@ mod task_scheduler;
 
 pub use error::SchedulerError;
 pub use executor::{ExecutorSettings, Target};
-pub use graphs::DagGraphs;
 pub use pass::{Pass, Scheduler, SchedulerSettings};

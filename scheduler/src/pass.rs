@@ -5,11 +5,11 @@ use gust_model::record::{Component, ComponentKind, Timestamp};
 use gust_planner::AdvanceSettings;
 use gust_ports::{
     Clock, Ids, Metastore, MetastoreError, ObjectStore, TaskQueue, Wake, Wakeups,
-    metastore::{TxMode, transact},
+    metastore::{DagGraphs, TxMode, transact},
 };
 
 use crate::{
-    DagGraphs, ExecutorSettings, SchedulerError,
+    ExecutorSettings, SchedulerError,
     executor::{self, SentCallbacks},
     reaper,
     task_scheduler::{self, Advanced},
@@ -66,6 +66,8 @@ pub struct Pass {
     pub has_more: bool,
     /// The next moment at which something is due; none if nothing is.
     pub next_due_at: Option<Timestamp>,
+    /// How long until then on the database's clock, which need not be this process's.
+    pub next_due_in: Option<Duration>,
 }
 
 impl Pass {
@@ -133,15 +135,16 @@ impl Scheduler {
     }
 
     async fn full_pass(&self, lease_grace: Option<Duration>) -> Result<Pass, SchedulerError> {
-        let mut pass = Pass { created: task_scheduler::create_due_runs(self).await?, ..Pass::default() };
-        pass.created += task_scheduler::create_asset_runs(self).await?;
-        reaper::end_waits(self).await?;
+        let mut pass = Pass::default();
+        pass.created += alone("making due runs", task_scheduler::create_due_runs(self).await)?;
+        pass.created += alone("making runs for assets", task_scheduler::create_asset_runs(self).await)?;
+        alone("ending waits", reaper::end_waits(self).await)?;
         if let Some(grace) = lease_grace {
-            pass.reaped = reaper::reap(self, grace).await?;
+            pass.reaped = alone("reaping", reaper::reap(self, grace).await)?;
         }
-        executor::send_again(self, false).await?;
+        alone("sending again", executor::send_again(self, false).await)?;
         self.quick_pass(&mut pass).await?;
-        pass.next_due_at = self.next_due_at().await?;
+        (pass.next_due_at, pass.next_due_in) = self.next_due().await?;
         Ok(pass)
     }
 
@@ -150,30 +153,37 @@ impl Scheduler {
         pass.started += task_scheduler::start_queued_runs(self).await?;
         let limit = self.settings.runs_per_pass;
         let runs = task_scheduler::runs_to_advance(self, limit).await?;
-        pass.has_more = u32::try_from(runs.len()).is_ok_and(|count| count == limit);
-        let mut ended_any = false;
+        let is_full_page = u32::try_from(runs.len()).is_ok_and(|count| count == limit);
+        let (mut ended_any, mut is_any_unfinished) = (false, false);
         for id in runs {
             match task_scheduler::advance_run(self, id).await {
-                Ok(Advanced { was_taken, ended, .. }) => {
+                Ok(Advanced { was_taken, ended, is_unfinished, .. }) => {
                     pass.advanced += usize::from(was_taken);
+                    is_any_unfinished |= is_unfinished;
                     ended_any |= ended;
                 }
-                Err(error @ SchedulerError::Metastore(_)) => return Err(error),
-                Err(error) => tracing::error!(dag_run = %id, %error, "the run was not advanced"),
+                Err(error) if error.concerns_all() => return Err(error),
+                Err(error) => {
+                    tracing::error!(dag_run = %id, %error, "the run was not advanced");
+                    task_scheduler::put_last(self, id).await?;
+                }
             }
         }
-        pass.admitted += executor::admit_and_send(self).await?;
+        // A full page of runs that cannot be advanced is no reason to look again at once.
+        pass.has_more = (is_full_page && pass.advanced > 0) || is_any_unfinished;
+        pass.admitted += alone("admission", executor::admit_and_send(self).await)?;
         if ended_any {
             // An ended run may have made room for the next, updated an asset, or left a callback.
-            pass.created += task_scheduler::create_due_runs(self).await?;
-            pass.created += task_scheduler::create_asset_runs(self).await?;
-            executor::send_again(self, false).await?;
+            pass.created += alone("making due runs", task_scheduler::create_due_runs(self).await)?;
+            pass.created += alone("making runs for assets", task_scheduler::create_asset_runs(self).await)?;
+            alone("sending again", executor::send_again(self, false).await)?;
             pass.has_more = true;
         }
         Ok(())
     }
 
-    async fn next_due_at(&self) -> Result<Option<Timestamp>, SchedulerError> {
+    /// When something is due by time alone, and how long until then on the database's clock.
+    async fn next_due(&self) -> Result<(Option<Timestamp>, Option<Duration>), SchedulerError> {
         let mut tx = self.store.begin(TxMode::Read).await?;
         let now = tx.now().await?;
         let due = [
@@ -183,7 +193,8 @@ impl Scheduler {
             tx.next_due_task_instance_at().await?,
         ];
         tx.rollback().await?;
-        Ok(due.into_iter().flatten().min())
+        let due_at = due.into_iter().flatten().min();
+        Ok((due_at, due_at.map(|at| (at - now).to_std().unwrap_or(PAST_DUE))))
     }
 
     /// Passes for ever: on every wake-up, when something is due, and after the idle interval. Ends when `shutdown`
@@ -212,10 +223,14 @@ impl Scheduler {
                 Ok(pass) => {
                     pass.count();
                     if now >= full_at {
-                        full_at = self.clock.monotonic() + self.until(pass.next_due_at);
+                        full_at = self.clock.monotonic() + self.until(pass.next_due_in);
                     }
                     if pass.has_more {
-                        continue;
+                        tokio::select! {
+                            biased;
+                            () = &mut shutdown => return,
+                            () = std::future::ready(()) => continue,
+                        }
                     }
                     full_at.saturating_sub(self.clock.monotonic())
                 }
@@ -238,10 +253,9 @@ impl Scheduler {
         }
     }
 
-    /// How long until a moment, at least a little, at most the idle interval.
-    fn until(&self, due_at: Option<Timestamp>) -> Duration {
-        let wait = due_at.map(|at| (at - self.clock.now()).to_std().unwrap_or(Duration::ZERO));
-        wait.unwrap_or(self.settings.idle_interval).clamp(SHORTEST_TIMER, self.settings.idle_interval)
+    /// How long to wait for what is due, at least a little, at most the idle interval.
+    fn until(&self, due_in: Option<Duration>) -> Duration {
+        due_in.unwrap_or(self.settings.idle_interval).clamp(SHORTEST_TIMER, self.settings.idle_interval)
     }
 
     async fn heartbeat(&self) {
@@ -263,8 +277,22 @@ impl Scheduler {
 /// How long a scheduler waits after a failed pass.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-/// Timers that are due again at once (a lease that another scheduler is about to reap) must not make a busy loop.
+/// Timers that are due again at once must not make a busy loop.
 const SHORTEST_TIMER: Duration = Duration::from_millis(20);
+
+/// The wait for what is due and was left: a lease within its grace, or a row that another scheduler holds.
+const PAST_DUE: Duration = Duration::from_millis(500);
+
+/// Lets one step fail without the others: what is wrong with a row that it cannot get past must not stop the rest.
+fn alone<T: Default>(step: &str, outcome: Result<T, SchedulerError>) -> Result<T, SchedulerError> {
+    match outcome {
+        Err(error) if !error.concerns_all() => {
+            tracing::error!(%error, "{step} failed; the pass goes on without it");
+            Ok(T::default())
+        }
+        outcome => outcome,
+    }
+}
 
 /// Waits for a wake-up that concerns planning, and takes those that have come with it. True if one asks for more than
 /// a quick pass.

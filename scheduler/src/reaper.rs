@@ -14,14 +14,14 @@ use gust_planner::{CallbackKind, EndedTry, TryOutcome, end_of_try};
 use gust_ports::{
     Ids, ObjectStore, Tx, Wake,
     metastore::{
-        Guard, Hitl, LeasePatch, Page, TaskInstanceFilter, TaskInstancePatch, TaskInstanceWrite, TxMode,
-        transact,
+        DagGraphs, Guard, Hitl, LeasePatch, Page, TaskInstanceFilter, TaskInstancePatch, TaskInstanceWrite,
+        TxMode, transact,
     },
 };
 use gust_task_log::{ChunkName, TryLog, encode_chunk, read_log};
 use serde_json::{Value, json};
 
-use crate::{DagGraphs, Scheduler, SchedulerError};
+use crate::{Scheduler, SchedulerError, graphs::graph_of};
 
 /// How many tries, or waits, one pass ends.
 const BATCH: u32 = 128;
@@ -93,7 +93,7 @@ impl Step {
         for row in given_up {
             let Some(run) = tx.dag_run_by_id(row.dag_run_id).await? else { continue };
             // A graph that cannot be read must not keep a dead try alive; only its callbacks are lost.
-            let dag = self.graphs.get(tx, &row.dag_id, row.dag_version_id).await.ok();
+            let dag = graph_of(&self.graphs, tx, &row.dag_id, row.dag_version_id).await.ok();
             let outcome = TryOutcome::Died { cause: cause(&row) };
             let ended = end_of_try(&row, &outcome, dag.as_deref(), run.logical_date, now);
             let write = TaskInstanceWrite {
@@ -133,34 +133,63 @@ impl Step {
             Some(fileloc) => fileloc.clone(),
             None => tx.dag(&row.dag_id).await?.map(|record| record.relative_fileloc).unwrap_or_default(),
         };
-        let state = match kind {
-            CallbackKind::Failure => TaskInstanceState::Failed,
-            CallbackKind::Retry => TaskInstanceState::UpForRetry,
+        let Some(task) = dag.index_of(row.task_id.as_str()).map(|index| dag.task(index)) else {
+            return Ok(());
         };
-        let request = json!({
-            "type": "TaskCallbackRequest",
+        let (state, mail, has_callback, wants_mail) = match kind {
+            CallbackKind::Failure => {
+                (TaskInstanceState::Failed, "failure", task.has_on_failure_callback, task.email_on_failure)
+            }
+            CallbackKind::Retry => {
+                (TaskInstanceState::UpForRetry, "retry", task.has_on_retry_callback, task.email_on_retry)
+            }
+        };
+        // The try as it was, in the SDK's words; the worker that runs the callback adds the run's context.
+        let common = json!({
             "filepath": relative_fileloc,
             "bundle_name": version.bundle_name,
             "bundle_version": run.bundle_version,
             "msg": cause,
-            "task_callback_type": state,
+            "ti": {
+                "id": row.id,
+                "task_id": row.task_id,
+                "dag_id": row.dag_id,
+                "run_id": row.run_id,
+                "try_number": row.try_number,
+                "dag_version_id": row.dag_version_id,
+                "map_index": row.map_index,
+                "hostname": row.hostname,
+                "queue": row.queue,
+            },
         });
-        tx.insert_callback(&Callback {
-            id: CallbackId(self.ids.fresh()),
-            state: CallbackState::Queued,
-            bundle_name: version.bundle_name,
-            bundle_version: run.bundle_version.clone(),
-            relative_fileloc,
-            dag_id: row.dag_id.clone(),
-            run_id: row.run_id.clone(),
-            task_instance_id: Some(row.id),
-            request,
-            created_at: now,
-            epoch: Epoch(0),
-            lease: None,
-            error: None,
-        })
-        .await?;
+        let mut requests = Vec::new();
+        if has_callback {
+            requests.push(json!({ "type": "TaskCallbackRequest", "task_callback_type": state }));
+        }
+        if wants_mail && !task.email.is_null() {
+            requests.push(json!({ "type": "EmailRequest", "email_type": mail }));
+        }
+        for mut request in requests {
+            if let (Some(fields), Some(common)) = (request.as_object_mut(), common.as_object()) {
+                fields.extend(common.clone());
+            }
+            tx.insert_callback(&Callback {
+                id: CallbackId(self.ids.fresh()),
+                state: CallbackState::Queued,
+                bundle_name: version.bundle_name.clone(),
+                bundle_version: run.bundle_version.clone(),
+                relative_fileloc: relative_fileloc.clone(),
+                dag_id: row.dag_id.clone(),
+                run_id: row.run_id.clone(),
+                task_instance_id: Some(row.id),
+                request,
+                created_at: now,
+                epoch: Epoch(0),
+                lease: None,
+                error: None,
+            })
+            .await?;
+        }
         Ok(())
     }
 }
@@ -219,6 +248,17 @@ async fn try_close_log(logs: &dyn ObjectStore, row: &TaskInstance, now: Timestam
 
 /// Resumes deferred task instances whose moment has come, and those whose trigger took too long. Returns how many.
 pub(crate) async fn end_waits(scheduler: &Scheduler) -> Result<usize, SchedulerError> {
+    let mut total = 0;
+    loop {
+        let resumed = end_some_waits(scheduler).await?;
+        total += resumed;
+        if u32::try_from(resumed).is_ok_and(|resumed| resumed < BATCH) {
+            return Ok(total);
+        }
+    }
+}
+
+async fn end_some_waits(scheduler: &Scheduler) -> Result<usize, SchedulerError> {
     let resumed = transact(&*scheduler.store, TxMode::Write, |tx| {
         Box::pin(async move {
             let now = tx.now().await?;

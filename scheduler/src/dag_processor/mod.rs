@@ -134,7 +134,15 @@ impl DagProcessor {
         let mut kept = BTreeSet::new();
         let recording = async {
             while let Some(file) = parsed.recv().await {
-                let recorded = self.record(&name, &version, &job, &file).await?;
+                let recorded = match self.record(&name, &version, &job, &file).await {
+                    Ok(recorded) => recorded,
+                    Err(error) => {
+                        // Otherwise the parser would wait for ever for somebody to take the next file.
+                        parsed.close();
+                        while parsed.recv().await.is_some() {}
+                        return Err(error);
+                    }
+                };
                 intake.error_count += recorded.error_count;
                 intake.dag_ids.extend(recorded.dag_ids);
                 kept.extend(recorded.kept);

@@ -161,12 +161,16 @@ impl RecordFile {
             ..DagFilter::default()
         };
         let mut kept = BTreeSet::new();
-        for mut dag in tx.dags(&filter, &Page::first(u32::MAX)).await?.items {
-            if served.contains(&dag.dag_id) {
+        for found in tx.dags(&filter, &Page::first(u32::MAX)).await?.items {
+            if served.contains(&found.dag_id) {
                 continue;
             }
-            kept.insert(dag.dag_id.clone());
-            if !dag.has_import_errors {
+            kept.insert(found.dag_id.clone());
+            if found.has_import_errors {
+                continue;
+            }
+            // Written whole, it must be read under its lock: a pause or a new run of a moment ago would be undone.
+            if let Some(mut dag) = tx.lock_dag(&found.dag_id).await? {
                 dag.has_import_errors = true;
                 tx.put_dag(&dag).await?;
             }

@@ -149,6 +149,9 @@ async fn queue_callback(
 async fn wake_next_run(tx: &mut dyn Tx, run: &DagRun, plan: &Plan) -> Result<(), SchedulerError> {
     let Some(date) = run.logical_date else { return Ok(()) };
     let Some(next) = tx.following_dag_run(&run.dag_id, date).await? else { return Ok(()) };
+    // A pass of that run may be reading what this one is about to commit: once it is done, its rows are there to be
+    // marked, and not before.
+    let Some(next) = tx.lock_dag_run(next.id, LockWait::Wait).await? else { return Ok(()) };
     let filter = TaskInstanceFilter {
         dag_run_ids: vec![next.id],
         task_ids: plan.wakes_in_next_run.clone(),

@@ -15,12 +15,15 @@ use gust_planner::{
 };
 use gust_ports::{
     Ids, Tx, Wake,
-    metastore::{AssetEventFilter, DagRunFilter, DagRunSort, Direction, Page, TimeRange, TxMode, transact},
+    metastore::{
+        AsMetastoreError as _, AssetEventFilter, DagGraphs, DagRunFilter, DagRunSort, Direction, Page,
+        TimeRange, TxMode, transact,
+    },
 };
 use gust_timetable::{AssetLeaf, Timetable, TimetableError};
 use serde_json::Value;
 
-use crate::{DagGraphs, Scheduler, SchedulerError};
+use crate::{Scheduler, SchedulerError, graphs::graph_of};
 
 /// How many due DAGs one pass takes on.
 const DAGS: u32 = 64;
@@ -64,7 +67,15 @@ pub(crate) async fn create_asset_runs(scheduler: &Scheduler) -> Result<usize, Sc
             let (maker, dag_id) = (maker.clone(), dag_id.clone());
             Box::pin(async move { maker.asset_run(tx, &dag_id).await })
         })
-        .await?;
+        .await;
+        let made = match made {
+            Ok(made) => made,
+            Err(error) if error.concerns_all() => return Err(error),
+            Err(error) => {
+                tracing::error!(%dag_id, %error, "no run was made for the DAG's assets");
+                continue;
+            }
+        };
         count += usize::from(made.is_some());
         announce(scheduler, made.as_slice()).await;
     }
@@ -84,7 +95,15 @@ impl Maker {
         let now = tx.now().await?;
         let mut made = Vec::new();
         for record in tx.lock_due_dags(now, DAGS).await? {
-            let dag = self.graphs.get(tx, &record.dag_id, record.current_version_id).await?;
+            let dag = match graph_of(&self.graphs, tx, &record.dag_id, record.current_version_id).await {
+                Ok(dag) => dag,
+                Err(error) if error.as_metastore_error().is_some() => return Err(error),
+                // One DAG that cannot be read keeps no other from its runs.
+                Err(error) => {
+                    tracing::error!(dag_id = %record.dag_id, %error, "no run was made");
+                    continue;
+                }
+            };
             match Timetable::from_serialized(&dag.timetable) {
                 Ok(timetable) => made.extend(self.due_runs_of(tx, record, &dag, &timetable, now).await?),
                 Err(error) => {
@@ -139,7 +158,7 @@ impl Maker {
     async fn asset_run(&self, tx: &mut dyn Tx, dag_id: &DagId) -> Result<Option<DagRun>, SchedulerError> {
         let Some(record) = tx.lock_dag(dag_id).await? else { return Ok(None) };
         let now = tx.now().await?;
-        let dag = self.graphs.get(tx, dag_id, record.current_version_id).await?;
+        let dag = graph_of(&self.graphs, tx, dag_id, record.current_version_id).await?;
         let Ok(timetable) = Timetable::from_serialized(&dag.timetable) else { return Ok(None) };
         let Some(condition) = timetable.asset_condition() else {
             // The DAG's schedule changed since; what was noted for it means nothing now.

@@ -7,6 +7,6 @@ mod create;
 mod facts;
 mod start;
 
-pub(crate) use advance::{Advanced, advance_run, runs_to_advance};
+pub(crate) use advance::{Advanced, advance_run, put_last, runs_to_advance};
 pub(crate) use create::{create_asset_runs, create_due_runs};
 pub(crate) use start::start_queued_runs;

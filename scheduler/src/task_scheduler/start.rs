@@ -21,10 +21,15 @@ pub(crate) async fn start_queued_runs(scheduler: &Scheduler) -> Result<usize, Sc
     tx.rollback().await?;
     let mut started = 0;
     for run in queued {
-        if start(scheduler, &run).await? {
-            started += 1;
-            let wake = Wake::Run { dag_id: run.dag_id, run_id: run.run_id, plan: false };
-            scheduler.wakeups.wake(wake).await;
+        match start(scheduler, &run).await {
+            Ok(true) => {
+                started += 1;
+                let wake = Wake::Run { dag_id: run.dag_id, run_id: run.run_id, plan: false };
+                scheduler.wakeups.wake(wake).await;
+            }
+            Ok(false) => {}
+            Err(error) if error.concerns_all() => return Err(error),
+            Err(error) => tracing::error!(dag_run = %run.id, %error, "the run was not started"),
         }
     }
     Ok(started)

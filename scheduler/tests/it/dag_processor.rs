@@ -1,3 +1,4 @@
+use gust_ports::ParsedFile;
 use serde_json::json;
 
 use crate::house::{House, by_hand, dag, hourly};
@@ -114,4 +115,26 @@ async fn a_timetable_of_the_users_own_is_asked_and_its_failure_is_an_import_erro
     let errors = house.read().await.import_errors(10, 0).await.unwrap().items;
     assert!(errors[0].stack_trace.contains("KeyError: every_s"), "{}", errors[0].stack_trace);
     assert!(house.read().await.dag(&"d".into()).await.unwrap().unwrap().next_run.is_none());
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_recorded_ends_the_look_rather_than_leave_the_parser_waiting() {
+    let house = House::new().await;
+    let mut files = house.folder.files.lock().await;
+    for n in 0..40 {
+        let file = ParsedFile {
+            relative_path: format!("{n}.py"),
+            dags: vec![dag(&format!("d{n}"), &by_hand(), &[("a", &[], json!({}))])],
+            errors: Vec::new(),
+            warnings: Vec::new(),
+            duration: std::time::Duration::ZERO,
+        };
+        files.insert(file.relative_path.clone(), file);
+    }
+    drop(files);
+    house.refuse("put_dag");
+    let looked = tokio::time::timeout(std::time::Duration::from_secs(20), house.try_look()).await;
+    assert!(looked.expect("the look ends").is_err());
+    house.refuse("");
+    assert_eq!(house.try_look().await.unwrap().dag_ids.len(), 40);
 }

@@ -3,20 +3,23 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use chrono::{TimeZone as _, Utc};
 use gust_model::{
-    AttemptId, BundleName, BundleVersion, DagId, DagRunId, DagRunState, DagRunType, QueueName, RunId,
-    TaskInstanceState,
+    AttemptId, BundleName, BundleVersion, DagId, DagRunId, DagRunState, DagRunType, DagVersionId, QueueName,
+    RunId, TaskInstanceState,
     message::WorkMessage,
-    record::{DagRun, NextRun, Pool, TaskInstance, Timestamp},
+    record::{DagRun, DagVersion, NextRun, Pool, TaskInstance, Timestamp},
 };
 use gust_planner::AdmissionSettings;
 use gust_ports::{
     BundleError, BundleSource, Clock, DagParser, Ids, Metastore, NextRunQuestion, ObjectStore, ParseJob,
     ParsedFile, ParserError, TaskQueue, Tx,
-    memory::{ManualClock, MemoryMetastore, MemoryObjectStore, MemoryQueue, MemoryWakeups, SequentialIds},
-    metastore::{Guard, LeasePatch, TaskInstancePatch, TaskInstanceWrite, TxMode},
+    memory::{
+        Fault, FaultHook, FaultPoint, ManualClock, MemoryMetastore, MemoryObjectStore, MemoryQueue,
+        MemoryWakeups, SequentialIds,
+    },
+    metastore::{DagRunPatch, Guard, LeasePatch, TaskInstancePatch, TaskInstanceWrite, TxMode},
 };
 use gust_scheduler::{
-    ExecutorSettings, Scheduler, SchedulerSettings,
+    ExecutorSettings, Scheduler, SchedulerError, SchedulerSettings,
     dag_processor::{BundleOrigin, DagProcessor, DagProcessorSettings, Intake},
 };
 use serde_json::{Value, json};
@@ -24,8 +27,22 @@ use tokio::sync::{Mutex, mpsc};
 
 pub const LEASE: Duration = Duration::from_mins(1);
 
+/// The statement of the metastore that meets a broken connection, if any.
+#[derive(Default)]
+struct Refused(std::sync::Mutex<&'static str>);
+
+impl FaultHook for Refused {
+    fn at(&self, point: FaultPoint) -> Fault {
+        match point {
+            FaultPoint::Statement { name, .. } if name == *self.0.lock().unwrap() => Fault::Unavailable,
+            _ => Fault::None,
+        }
+    }
+}
+
 /// A Gust whose every port is in memory.
 pub struct House {
+    refused: Arc<Refused>,
     pub store: Arc<MemoryMetastore>,
     pub queue: Arc<MemoryQueue>,
     pub logs: Arc<MemoryObjectStore>,
@@ -52,7 +69,9 @@ impl DagParser for Folder {
     ) -> Result<Vec<String>, ParserError> {
         let files = self.files.lock().await.clone();
         for file in files.values() {
-            out.send(file.clone()).await.unwrap();
+            if out.send(file.clone()).await.is_err() {
+                break;
+            }
         }
         Ok(files.into_keys().collect())
     }
@@ -106,7 +125,8 @@ impl House {
     pub async fn new() -> Self {
         let clock = Arc::new(ManualClock::new(Utc.with_ymd_and_hms(2026, 3, 1, 12, 0, 0).unwrap()));
         let as_clock: Arc<dyn Clock> = clock.clone();
-        let store = Arc::new(MemoryMetastore::new(Arc::clone(&as_clock)));
+        let refused = Arc::new(Refused::default());
+        let store = Arc::new(MemoryMetastore::with_faults(Arc::clone(&as_clock), refused.clone()));
         let queue = Arc::new(MemoryQueue::new(Arc::clone(&as_clock), Duration::from_hours(1)));
         let logs = Arc::new(MemoryObjectStore::new());
         let ids = Arc::new(SequentialIds::new(7));
@@ -142,7 +162,7 @@ impl House {
                 component: "test".to_owned(),
             },
         );
-        let house = Self { store, queue, logs, clock, ids, scheduler, folder, processor };
+        let house = Self { refused, store, queue, logs, clock, ids, scheduler, folder, processor };
         let mut tx = house.write().await;
         let pool =
             Pool { name: "default_pool".into(), slots: 128, description: None, include_deferred: false };
@@ -178,8 +198,17 @@ impl House {
     }
 
     pub async fn look(&self) -> Intake {
+        self.try_look().await.unwrap()
+    }
+
+    pub async fn try_look(&self) -> Result<Intake, SchedulerError> {
         *self.folder.version.lock().await += 1;
-        self.processor.look(&Origin("dags".into(), Arc::clone(&self.folder))).await.unwrap()
+        self.processor.look(&Origin("dags".into(), Arc::clone(&self.folder))).await
+    }
+
+    /// Breaks the connection at every statement of this name; at none for the empty name.
+    pub fn refuse(&self, statement: &'static str) {
+        *self.refused.0.lock().unwrap() = statement;
     }
 
     /// Makes a queued run of a DAG, as a person's trigger does.
@@ -269,6 +298,43 @@ impl House {
             tx.update_task_instances(&[TaskInstanceWrite { id: claimed.id, guard: fence, patch }]).await;
         tx.commit().await.unwrap();
         !written.unwrap().is_empty()
+    }
+
+    /// Gives a DAG, its runs and their task instances a version that cannot be read.
+    pub async fn break_graph(&self, dag_id: &str) {
+        let dag_id: DagId = dag_id.into();
+        let mut tx = self.write().await;
+        let mut record = tx.dag(&dag_id).await.unwrap().unwrap();
+        let good = tx.dag_version(record.current_version_id).await.unwrap().unwrap();
+        let bad = DagVersion {
+            id: DagVersionId(self.ids.fresh()),
+            version_number: good.version_number + 1,
+            hash: "unreadable".to_owned(),
+            ..good
+        };
+        tx.put_serialized_dag(&bad.hash, r#"{"__version": 99}"#).await.unwrap();
+        tx.insert_dag_version(&bad).await.unwrap();
+        record.current_version_id = bad.id;
+        tx.put_dag(&record).await.unwrap();
+        for run in tx.newest_dag_runs(&[dag_id], 1_000).await.unwrap() {
+            let patch =
+                DagRunPatch { dag_version_id: Some(bad.id), is_dirty: Some(true), ..DagRunPatch::default() };
+            tx.update_dag_run(run.id, &patch).await.unwrap();
+            for row in tx.task_instances_of(run.id, &[]).await.unwrap() {
+                let patch =
+                    TaskInstancePatch { dag_version_id: Some(bad.id), ..TaskInstancePatch::default() };
+                let write = TaskInstanceWrite { id: row.id, guard: Guard::Any, patch };
+                tx.update_task_instances(&[write]).await.unwrap();
+            }
+        }
+        tx.commit().await.unwrap();
+    }
+
+    pub async fn set_running(&self, id: DagRunId) {
+        let mut tx = self.write().await;
+        let patch = DagRunPatch { state: Some(DagRunState::Running), ..DagRunPatch::default() };
+        tx.update_dag_run(id, &patch).await.unwrap();
+        tx.commit().await.unwrap();
     }
 
     pub async fn run_state(&self, id: DagRunId) -> DagRunState {

@@ -97,7 +97,15 @@ async fn a_silent_workers_try_is_ended_and_its_log_closed_and_it_can_write_no_mo
     let logs = house.objects().await;
     assert_eq!(logs.len(), 1);
     assert!(logs[0].ends_with("-00000000-end.jsonl.zst"), "{}", logs[0]);
-    assert_eq!(house.read().await.callbacks_to_run(10).await.unwrap().len(), 1);
+    let callbacks = house.read().await.callbacks_to_run(10).await.unwrap();
+    assert_eq!(callbacks.len(), 1);
+    let request = &callbacks[0].request;
+    assert_eq!(
+        request["ti"]["id"],
+        json!(silent.id),
+        "the SDK cannot run a callback without its try: {request}"
+    );
+    assert_eq!((&request["ti"]["try_number"], &request["ti"]["map_index"]), (&json!(1), &json!(-1)));
     assert_eq!(house.read().await.tries(silent.id).await.unwrap().len(), 1, "the dead try is kept");
 
     house.clock.advance(Duration::from_secs(301));
@@ -160,4 +168,71 @@ async fn a_paused_dag_starts_nothing() {
     tx.commit().await.unwrap();
     house.settle().await;
     assert_eq!(house.run_state(run).await, DagRunState::Running);
+}
+
+#[tokio::test]
+async fn a_dag_that_cannot_be_read_any_more_stops_no_other() {
+    let house = House::new().await;
+    let hourly_dag = |name: &str| dag(name, &hourly(), &[("a", &[], json!({}))]);
+    house.put_file("bad.py", vec![hourly_dag("bad")], &[]).await;
+    house.put_file("good.py", vec![hourly_dag("good")], &[]).await;
+    let stuck = house.trigger("bad", "r").await;
+    house.settle().await;
+    // As after a step back to an older Gust: the run goes on, its graph cannot be read.
+    house.break_graph("bad").await;
+    house.clock.advance(Duration::from_secs(3_700));
+    for _ in 0..4 {
+        house.scheduler.pass().await.unwrap();
+    }
+    let good = house.read().await.newest_dag_runs(&["good".into()], 1).await.unwrap()[0].id;
+    assert_eq!(house.run_state(stuck).await, DagRunState::Running);
+    assert_eq!(house.states(good).await.get("a"), Some(&S::Queued), "it is made, advanced and admitted");
+}
+
+#[tokio::test]
+async fn many_runs_that_cannot_be_advanced_hold_up_nobody() {
+    let house = House::new().await;
+    let by_hand_dag = |name: &str| dag(name, &by_hand(), &[("a", &[], json!({}))]);
+    house.put_file("bad.py", vec![by_hand_dag("bad")], &[]).await;
+    house.put_file("good.py", vec![by_hand_dag("good")], &[]).await;
+    for n in 0..70 {
+        let id = house.trigger("bad", &format!("r{n}")).await;
+        house.set_running(id).await;
+    }
+    let good = house.trigger("good", "r").await;
+    house.set_running(good).await;
+    house.break_graph("bad").await;
+    for _ in 0..3 {
+        house.scheduler.pass().await.unwrap();
+        house.clock.advance(Duration::from_secs(1));
+    }
+    assert_eq!(house.states(good).await.get("a"), Some(&S::Queued));
+}
+
+#[tokio::test]
+async fn a_dag_with_many_waiting_runs_holds_up_no_other() {
+    let house = House::new().await;
+    let by_hand_dag = |name: &str| dag(name, &by_hand(), &[("a", &[], json!({}))]);
+    house.put_file("busy.py", vec![by_hand_dag("busy")], &[]).await;
+    house.put_file("other.py", vec![by_hand_dag("other")], &[]).await;
+    for n in 0..300 {
+        house.trigger("busy", &format!("r{n}")).await;
+    }
+    let other = house.trigger("other", "r").await;
+    house.settle().await;
+    assert_eq!(house.run_state(other).await, DagRunState::Running);
+}
+
+#[tokio::test]
+async fn a_lease_within_its_grace_makes_no_busy_loop() {
+    let house = House::new().await;
+    house.put_file("x.py", vec![dag("d", &by_hand(), &[("a", &[], json!({}))])], &[]).await;
+    house.trigger("d", "r").await;
+    house.settle().await;
+    let message = house.received().await[0];
+    house.claim(message).await.unwrap();
+    house.clock.advance(LEASE + Duration::from_secs(2));
+    let pass = house.scheduler.pass().await.unwrap();
+    assert_eq!(pass.reaped, 0);
+    assert!(pass.next_due_in.unwrap() >= Duration::from_millis(500), "{pass:?}");
 }

@@ -9,6 +9,7 @@
 
 mod assets;
 mod filter;
+mod graphs;
 mod registry;
 mod runs;
 mod secrets;
@@ -25,6 +26,7 @@ use thiserror::Error;
 
 pub use assets::{AssetEventFilter, AssetRows};
 pub use filter::{DagFilter, DagRunFilter, Direction, Listing, Page, TaskInstanceFilter, TimeRange};
+pub use graphs::{DagGraphs, GraphError, VersionGraph, read_graph};
 pub use registry::{DagSort, RegistryRows};
 pub use runs::{DagRunPatch, DagRunSort, LockWait, RunRows};
 pub use secrets::SecretRows;
