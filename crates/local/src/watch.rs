@@ -19,6 +19,8 @@ pub struct WatchError {
 #[derive(Debug)]
 pub struct FolderWatch {
     changes: mpsc::Receiver<()>,
+    /// Whether a change was taken that nobody has been told of yet.
+    is_settling: bool,
     _watcher: notify::RecommendedWatcher,
 }
 
@@ -39,15 +41,18 @@ impl FolderWatch {
         })
         .map_err(failed)?;
         watcher.watch(folder, RecursiveMode::Recursive).map_err(failed)?;
-        Ok(Self { changes, _watcher: watcher })
+        Ok(Self { changes, is_settling: false, _watcher: watcher })
     }
 
-    /// Waits for a change, and then until none has come for a moment. False if the watch has ended.
+    /// Waits for a change, and then until none has come for a moment. False if the watch has ended. It may be dropped
+    /// while it waits: a change that it had taken is told of by the next call.
     pub async fn changed(&mut self) -> bool {
-        if self.changes.recv().await.is_none() {
+        if !self.is_settling && self.changes.recv().await.is_none() {
             return false;
         }
+        self.is_settling = true;
         while let Ok(Some(())) = tokio::time::timeout(SETTLE, self.changes.recv()).await {}
+        self.is_settling = false;
         true
     }
 }
@@ -67,5 +72,23 @@ mod tests {
         std::fs::write(folder.path().join("sub/new.py"), "y").unwrap();
         assert!(watch.changed().await);
         assert!(FolderWatch::new(&folder.path().join("none")).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_change_outlives_a_listener_that_gives_up_while_it_settles() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut watch = FolderWatch::new(folder.path()).unwrap();
+        std::fs::write(folder.path().join("new.py"), "x").unwrap();
+        // Polled until it has taken the change and waits for quiet, then dropped.
+        while !watch.is_settling {
+            let changed = watch.changed();
+            tokio::pin!(changed);
+            tokio::select! {
+                biased;
+                _ = &mut changed => panic!("it settles first"),
+                () = tokio::time::sleep(Duration::from_millis(2)) => {}
+            }
+        }
+        assert!(watch.changed().await);
     }
 }
