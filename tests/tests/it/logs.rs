@@ -64,6 +64,10 @@ async fn a_followed_log_moves_while_its_task_runs() {
     gust.rest.await_dags(&["waiting"], SOON).await;
     gust.rest.unpause("waiting").await;
     gust.rest.trigger("waiting", "followed", None).await.unwrap();
+    eventually("the task is planned", SOON, async || {
+        gust.rest.task_states("waiting", "followed").await.contains_key("wait").then_some(())
+    })
+    .await;
 
     let mut command =
         Command::from(house.command(["tasks", "logs", "waiting", "followed", "wait", "--follow"]));
