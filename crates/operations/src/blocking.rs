@@ -32,7 +32,7 @@ pub async fn blocking_dependencies(
         return Ok(Vec::new());
     }
     let Some(run) = tx.dag_run_by_id(row.dag_run_id).await? else { return Ok(Vec::new()) };
-    let Some((_, dag)) = dag_of_version(tx, run.dag_version_id).await? else { return Ok(Vec::new()) };
+    let Some(dag) = dag_of_version(tx, run.dag_version_id).await? else { return Ok(Vec::new()) };
     let Some(task) = dag.index_of(row.task_id.as_str()) else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     let mut add = |name, reason: Option<String>| {

@@ -8,12 +8,12 @@ use gust_model::{
 use gust_planner::{ClearRelatives, clear_run};
 use gust_ports::{
     MetastoreError, Tx, Wake,
-    metastore::{DagRunPatch, LockWait, TaskInstanceWrite, TimeRange, TxMode, transact},
+    metastore::{DagGraphs, DagRunPatch, LockWait, TaskInstanceWrite, TimeRange, TxMode, transact},
 };
 
 use crate::{
     OperationError, Ports,
-    graph::{Graphs, dag_of_version, latest_dag},
+    graph::{dag_of_version, latest_dag},
     reset::{ended_try, reset},
     runs::{note_patch, run_by_id},
     select::{Selection, runs_between, selected},
@@ -226,8 +226,7 @@ async fn runs_of_clear(
         .dag_run(dag_id, run_id)
         .await?
         .ok_or_else(|| OperationError::RunNotFound { dag_id: dag_id.clone(), run_id: run_id.clone() })?;
-    let dag =
-        dag_of_version(tx, run.dag_version_id).await?.map_or_else(|| Arc::clone(latest), |(_, dag)| dag);
+    let dag = dag_of_version(tx, run.dag_version_id).await?.unwrap_or_else(|| Arc::clone(latest));
     if !request.with_past && !request.with_future {
         return Ok((vec![run], dag));
     }
@@ -264,7 +263,7 @@ pub(crate) async fn clear_rows(
     note: Option<&str>,
 ) -> Result<Vec<Wake>, OperationError> {
     let now = tx.now().await?;
-    let mut graphs = Graphs::default();
+    let graphs = DagGraphs::default();
     let mut wakes = Vec::new();
     for (run, rows) in found {
         if rows.is_empty() {
@@ -273,7 +272,7 @@ pub(crate) async fn clear_rows(
         let dag = if mode.run_on_latest_version {
             Some(Arc::clone(latest))
         } else {
-            graphs.get(tx, run.dag_version_id).await?
+            graphs.get(tx, run.dag_version_id).await?.map(|graph| graph.dag)
         };
         let mut writes = Vec::with_capacity(rows.len());
         for row in &rows {

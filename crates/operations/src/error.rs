@@ -1,5 +1,8 @@
 use gust_model::{DagId, MapIndex, RunId, TaskId};
-use gust_ports::{MetastoreError, metastore::AsMetastoreError};
+use gust_ports::{
+    MetastoreError,
+    metastore::{AsMetastoreError, GraphError},
+};
 use thiserror::Error;
 
 /// Why something that was asked for was not done. The texts are Airflow's where it has one.
@@ -62,6 +65,15 @@ pub enum OperationError {
         /// Why.
         reason: String,
     },
+}
+
+impl From<GraphError> for OperationError {
+    fn from(error: GraphError) -> Self {
+        match error {
+            GraphError::Metastore(error) => Self::Metastore(error),
+            GraphError::Unreadable { dag_id, reason, .. } => Self::Unreadable { dag_id, reason },
+        }
+    }
 }
 
 impl AsMetastoreError for OperationError {

@@ -79,8 +79,7 @@ async fn mark_in(
     let (record, latest) =
         latest_dag(tx, dag_id).await?.ok_or_else(|| OperationError::DagNotFound(dag_id.clone()))?;
     let run = run_by_id(tx, dag_id, &request.run_id).await?;
-    let dag =
-        dag_of_version(tx, run.dag_version_id).await?.map_or_else(|| Arc::clone(&latest), |(_, dag)| dag);
+    let dag = dag_of_version(tx, run.dag_version_id).await?.unwrap_or_else(|| Arc::clone(&latest));
     let task = dag.index_of(request.task_id.as_str()).ok_or_else(|| OperationError::TaskNotFound {
         dag_id: dag_id.clone(),
         task_id: request.task_id.clone(),

@@ -92,7 +92,7 @@ async fn queue_run(tx: &mut dyn Tx, run: &DagRun) -> Result<Vec<Wake>, Operation
 
 async fn end_run(tx: &mut dyn Tx, run: &DagRun, state: DagRunState) -> Result<Vec<Wake>, OperationError> {
     let dag = match dag_of_version(tx, run.dag_version_id).await? {
-        Some((_, dag)) => dag,
+        Some(dag) => dag,
         None => {
             latest_dag(tx, &run.dag_id)
                 .await?

@@ -1,17 +1,14 @@
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::Arc;
 
 use gust_model::{DagVersionId, dag::Dag, record::DagVersion};
-use gust_operations::{OperationError, Ports, dag_of_version};
-use gust_ports::{Cipher, Clock, Ids, Metastore, ObjectStore, Tx, Wakeups};
+use gust_operations::{OperationError, Ports};
+use gust_ports::{
+    Cipher, Clock, Ids, Metastore, ObjectStore, Tx, Wakeups,
+    metastore::{DagGraphs, VersionGraph},
+};
 use gust_timetable::Timetable;
 
 use crate::auth::Auth;
-
-/// How many graphs are kept in memory.
-const KEPT_GRAPHS: usize = 256;
 
 /// What the caller decides about the server.
 #[derive(Debug, Clone)]
@@ -61,7 +58,7 @@ pub struct AppState {
     pub auth: Arc<Auth>,
     /// What the caller decided.
     pub settings: Arc<Settings>,
-    graphs: Arc<GraphCache>,
+    graphs: Arc<DagGraphs>,
 }
 
 impl AppState {
@@ -89,7 +86,7 @@ impl AppState {
             cipher,
             auth: Arc::new(auth),
             settings: Arc::new(settings),
-            graphs: Arc::new(GraphCache::default()),
+            graphs: Arc::new(DagGraphs::default()),
         }
     }
 
@@ -103,19 +100,10 @@ impl AppState {
     ///
     /// # Errors
     /// [`OperationError::Unreadable`] if what is stored cannot be read.
-    pub async fn graph(
-        &self,
-        tx: &mut dyn Tx,
-        id: DagVersionId,
-    ) -> Result<Option<Arc<Graph>>, OperationError> {
-        if let Some(graph) = self.graphs.get(id) {
-            return Ok(Some(graph));
-        }
-        let Some((version, dag)) = dag_of_version(tx, id).await? else { return Ok(None) };
+    pub async fn graph(&self, tx: &mut dyn Tx, id: DagVersionId) -> Result<Option<Graph>, OperationError> {
+        let Some(VersionGraph { version, dag }) = self.graphs.get(tx, id).await? else { return Ok(None) };
         let timetable = Timetable::from_serialized(&dag.timetable).ok();
-        let graph = Arc::new(Graph { version, dag, timetable });
-        self.graphs.put(id, &graph);
-        Ok(Some(graph))
+        Ok(Some(Graph { version, dag, timetable }))
     }
 }
 
@@ -128,37 +116,4 @@ pub struct Graph {
     pub dag: Arc<Dag>,
     /// Its timetable, if it can be read.
     pub timetable: Option<Timetable>,
-}
-
-/// Graphs asked for lately. A version's graph never changes, so an entry is never wrong.
-#[derive(Default)]
-struct GraphCache(Mutex<Kept>);
-
-#[derive(Default)]
-struct Kept {
-    uses: u64,
-    graphs: BTreeMap<DagVersionId, (u64, Arc<Graph>)>,
-}
-
-impl GraphCache {
-    fn get(&self, id: DagVersionId) -> Option<Arc<Graph>> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.uses += 1;
-        let now = kept.uses;
-        let (used, graph) = kept.graphs.get_mut(&id)?;
-        *used = now;
-        Some(Arc::clone(graph))
-    }
-
-    fn put(&self, id: DagVersionId, graph: &Arc<Graph>) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.uses += 1;
-        let now = kept.uses;
-        kept.graphs.insert(id, (now, Arc::clone(graph)));
-        if kept.graphs.len() > KEPT_GRAPHS
-            && let Some(oldest) = kept.graphs.iter().min_by_key(|(_, (used, _))| *used).map(|(id, _)| *id)
-        {
-            kept.graphs.remove(&oldest);
-        }
-    }
 }

@@ -10,7 +10,7 @@ use gust_model::{
 };
 use gust_ports::{
     Tx,
-    metastore::{Guard, LeasePatch, TaskInstancePatch, TaskInstanceWrite, TxMode, XComFilter},
+    metastore::{DagGraphs, Guard, LeasePatch, TaskInstancePatch, TaskInstanceWrite, TxMode, XComFilter},
 };
 use gust_python_host::messages::{
     AssetAliasReferenceAssetEventDagRun, AssetEventDagRunReference, AssetReferenceAssetEventDagRun,
@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     config::WorkerConfig,
-    dags::{DagCache, task_of},
+    dags::{graph_of, task_of},
     error::WorkerError,
     services::Services,
 };
@@ -87,7 +87,7 @@ impl Claimed {
     pub(crate) async fn of_waiting(
         tx: &mut dyn Tx,
         services: &Services,
-        dags: &DagCache,
+        dags: &DagGraphs,
         row: &TaskInstance,
         attempt_id: AttemptId,
     ) -> Result<Self, WorkerError> {
@@ -116,7 +116,7 @@ pub(crate) fn wire_task_instance(row: &TaskInstance) -> WireTaskInstance {
 pub(crate) async fn claim(
     services: &Services,
     config: &WorkerConfig,
-    dags: &DagCache,
+    dags: &DagGraphs,
     id: TaskInstanceId,
     epoch: Epoch,
     attempt_id: AttemptId,
@@ -160,7 +160,7 @@ pub(crate) async fn claim(
 /// Reads what a try needs besides its row.
 async fn gather(
     tx: &mut dyn Tx,
-    dags: &DagCache,
+    dags: &DagGraphs,
     task_instance: TaskInstance,
     attempt_id: AttemptId,
     epoch: Epoch,
@@ -170,7 +170,7 @@ async fn gather(
         .dag_run_by_id(task_instance.dag_run_id)
         .await?
         .ok_or_else(|| WorkerError::Missing { what: format!("run of task instance {}", task_instance.id) })?;
-    let dag = dags.get(tx, task_instance.dag_version_id).await?;
+    let dag = graph_of(dags, tx, task_instance.dag_version_id).await?;
     let record = tx
         .dag(&run.dag_id)
         .await?
@@ -249,7 +249,8 @@ async fn xcom_keys(tx: &mut dyn Tx, row: &TaskInstance) -> Result<Vec<String>, W
     Ok(keys)
 }
 
-async fn consumed_events(
+/// The asset events that a run was made for.
+pub(crate) async fn consumed_events(
     tx: &mut dyn Tx,
     run: &DagRun,
 ) -> Result<Vec<AssetEventDagRunReference>, WorkerError> {

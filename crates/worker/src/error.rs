@@ -1,7 +1,9 @@
 use std::time::Duration;
 
 use gust_model::TaskInstanceId;
-use gust_ports::{BundleError, CipherError, MetastoreError, ObjectStoreError, QueueError};
+use gust_ports::{
+    BundleError, CipherError, MetastoreError, ObjectStoreError, QueueError, metastore::GraphError,
+};
 use thiserror::Error;
 
 /// Why a worker could not do its work. What a task did wrong is the task's outcome, not one of these.
@@ -66,4 +68,15 @@ pub enum WorkerError {
     /// The stored callback is none that can be run.
     #[error("the stored callback is none that this version can run: {0}")]
     UnreadableCallback(String),
+}
+
+impl From<GraphError> for WorkerError {
+    fn from(error: GraphError) -> Self {
+        match error {
+            GraphError::Metastore(error) => Self::Metastore(error),
+            GraphError::Unreadable { dag_id, reason, .. } => {
+                Self::UnreadableDag { dag: dag_id.to_string(), reason }
+            }
+        }
+    }
 }

@@ -28,7 +28,6 @@ mod triggerer;
 mod worker;
 
 pub use config::WorkerConfig;
-pub use dags::DagCache;
 pub use error::WorkerError;
 pub use parse_answers::ParseAnswers;
 pub use redact::{Redactor, Secrets};

@@ -9,7 +9,7 @@ use gust_model::{
 use gust_planner::{EndedTry, TryOutcome, end_of_try};
 use gust_ports::{
     Tx, Wake,
-    metastore::{Guard, TaskInstancePatch, TaskInstanceWrite, TxMode},
+    metastore::{DagGraphs, Guard, TaskInstancePatch, TaskInstanceWrite, TxMode},
 };
 use serde_json::{Map, Value, json};
 
@@ -17,7 +17,6 @@ use crate::{
     callbacks::callback_rows,
     claim::Claimed,
     config::WorkerConfig,
-    dags::DagCache,
     error::WorkerError,
     persist::changed_meanwhile,
     resume::{FAIL_METHOD, TRIGGER_TIMEOUT, failure_kwargs, with_event},
@@ -55,7 +54,7 @@ impl Fired {
 pub(crate) struct Waker {
     services: Services,
     config: Arc<WorkerConfig>,
-    dags: Arc<DagCache>,
+    dags: Arc<DagGraphs>,
     attempt_id: AttemptId,
 }
 
@@ -63,7 +62,7 @@ impl Waker {
     pub(crate) fn new(
         services: &Services,
         config: &Arc<WorkerConfig>,
-        dags: &Arc<DagCache>,
+        dags: &Arc<DagGraphs>,
         attempt_id: AttemptId,
     ) -> Self {
         Self { services: services.clone(), config: Arc::clone(config), dags: Arc::clone(dags), attempt_id }

@@ -13,7 +13,10 @@ use gust_model::{
     AttemptId, CallbackId, TriggerId,
     record::{Component, ComponentKind, Trigger as TriggerRow},
 };
-use gust_ports::{Wake, metastore::TxMode};
+use gust_ports::{
+    Wake,
+    metastore::{DagGraphs, TxMode},
+};
 use gust_python_host::{
     Answers, Host, Trigger, TriggerReport,
     messages::{FromTask, Reply},
@@ -25,7 +28,6 @@ use tracing::{debug, error, info, warn};
 use crate::{
     claim::wire_task_instance,
     config::WorkerConfig,
-    dags::DagCache,
     error::WorkerError,
     persist::persistently,
     redact::Secrets,
@@ -137,7 +139,7 @@ impl Triggerer {
     pub fn with(services: Services, config: TriggererConfig, processes: Arc<dyn TriggerProcesses>) -> Self {
         let base = Arc::new(config.base.clone());
         let secrets = Arc::new(Secrets::new(base.min_secret_length, &base.sensitive_names));
-        let dags: Arc<DagCache> = Arc::default();
+        let dags: Arc<DagGraphs> = Arc::default();
         let logs = Arc::new(Mutex::new(TriggerLogs::new(&services, &base, &secrets)));
         let desk = Desk::new(&services, &base, &dags, &secrets, None);
         let answers = Arc::new(TriggerAnswers { desk, logs: Arc::clone(&logs) });

@@ -11,7 +11,10 @@ use gust_model::{
     message::{WorkKind, WorkMessage},
     record::{Component, ComponentKind},
 };
-use gust_ports::{Delivery, Wake, metastore::TxMode};
+use gust_ports::{
+    Delivery, Wake,
+    metastore::{DagGraphs, TxMode},
+};
 use gust_python_host::SpawnTask;
 use gust_task_log::TryLog;
 use serde_json::Map;
@@ -22,7 +25,6 @@ use tracing::{Instrument as _, debug, error, info, info_span, warn};
 use crate::{
     claim::{Claimed, claim},
     config::WorkerConfig,
-    dags::DagCache,
     error::WorkerError,
     finish::Finish,
     lines::Level,
@@ -57,7 +59,7 @@ pub struct Limits {
 pub struct Worker {
     pub(crate) services: Services,
     pub(crate) config: Arc<WorkerConfig>,
-    pub(crate) dags: Arc<DagCache>,
+    pub(crate) dags: Arc<DagGraphs>,
     /// Who wants to hear that its try was taken away.
     running: Mutex<HashMap<TaskInstanceId, Arc<Notify>>>,
 }

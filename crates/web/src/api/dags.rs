@@ -1,6 +1,6 @@
 //! DAGs.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use axum::{Json, http::Method};
 use gust_model::{
@@ -204,7 +204,7 @@ pub(super) async fn graph_or_404(
     state: &AppState,
     tx: &mut dyn Tx,
     dag_id: &DagId,
-) -> Result<(DagRecord, Arc<Graph>), ApiError> {
+) -> Result<(DagRecord, Graph), ApiError> {
     let record = tx.dag(dag_id).await?.ok_or_else(|| dag_not_found(dag_id))?;
     let graph = state.graph(tx, record.current_version_id).await?.ok_or_else(|| dag_not_found(dag_id))?;
     Ok((record, graph))
@@ -315,7 +315,7 @@ async fn list(call: Call) -> Result<Json<DagCollectionResponse>, ApiError> {
     let mut dags = Vec::with_capacity(found.items.len());
     for record in &found.items {
         let graph = call.state.graph(&mut *tx, record.current_version_id).await?;
-        dags.push(response(record, graph.as_deref()));
+        dags.push(response(record, graph.as_ref()));
     }
     Ok(Json(DagCollectionResponse { dags, total_entries: found.total }))
 }
@@ -324,7 +324,7 @@ async fn one(state: &AppState, dag_id: &DagId) -> Result<Json<DagResponse>, ApiE
     let mut tx = state.metastore.begin(TxMode::Read).await?;
     let record = tx.dag(dag_id).await?.ok_or_else(|| dag_not_found(dag_id))?;
     let graph = state.graph(&mut *tx, record.current_version_id).await?;
-    Ok(Json(response(&record, graph.as_deref())))
+    Ok(Json(response(&record, graph.as_ref())))
 }
 
 async fn get(call: Call) -> Result<Json<DagResponse>, ApiError> {

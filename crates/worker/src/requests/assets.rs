@@ -19,7 +19,11 @@ use gust_python_host::messages::{
 use serde_json::json;
 
 use super::{Desk, refused};
-use crate::{claim::object, dags::task_of, error::WorkerError};
+use crate::{
+    claim::object,
+    dags::{graph_of, task_of},
+    error::WorkerError,
+};
 
 /// Assets by row, of those asked for.
 pub(crate) async fn by_id(
@@ -145,7 +149,7 @@ impl Desk {
             Err(reply) => return Ok(reply),
         };
         let mut tx = self.read().await?;
-        let dag = self.dags.get(&mut *tx, asker.task_instance.dag_version_id).await?;
+        let dag = graph_of(&self.dags, &mut *tx, asker.task_instance.dag_version_id).await?;
         let mut named = BTreeSet::new();
         if let Some(task) = task_of(&dag, asker.task_instance.task_id.as_str()) {
             for asset in task.inlets.iter().chain(&task.outlets) {

@@ -17,7 +17,7 @@ use gust_python_host::messages::{
 use serde_json::{Map, Value, json};
 
 use super::{Desk, refused, run_rows::date_ranges};
-use crate::error::WorkerError;
+use crate::{dags::graph_of, error::WorkerError};
 
 /// What counts and states are asked by.
 struct Query<'a> {
@@ -110,7 +110,7 @@ impl Desk {
         let missing =
             || refused(404, "not_found", format!("Task group {group_id} not found in DAG {dag_id}"));
         let Some(record) = tx.dag(&dag_id.into()).await? else { return Ok(Err(missing())) };
-        let dag = self.dags.get(tx, record.current_version_id).await?;
+        let dag = graph_of(&self.dags, tx, record.current_version_id).await?;
         Ok(tasks_in_group(&dag, group_id).ok_or_else(missing))
     }
 

@@ -23,7 +23,7 @@ use gust_model::{
 };
 use gust_ports::{
     Tx,
-    metastore::{Renewal, TxMode},
+    metastore::{DagGraphs, Renewal, TxMode},
 };
 use gust_python_host::messages::{ErrorType, FromTask, OKResponse, Reply, ToTask};
 use serde_json::{Value, json};
@@ -34,8 +34,7 @@ pub(crate) use buffer::{Buffer, Write, apply};
 pub(crate) use secret_rows::SecretDesk;
 
 use crate::{
-    config::WorkerConfig, dags::DagCache, error::WorkerError, persist::persistently, redact::Secrets,
-    services::Services,
+    config::WorkerConfig, error::WorkerError, persist::persistently, redact::Secrets, services::Services,
 };
 
 /// Who asks.
@@ -51,7 +50,7 @@ pub(crate) struct Asker {
 pub(crate) struct Desk {
     pub(crate) services: Services,
     pub(crate) config: Arc<WorkerConfig>,
-    pub(crate) dags: Arc<DagCache>,
+    pub(crate) dags: Arc<DagGraphs>,
     pub(crate) secrets: Arc<Secrets>,
     pub(crate) asker: Option<Asker>,
     sealed: SecretDesk,
@@ -119,7 +118,7 @@ impl Desk {
     pub(crate) fn new(
         services: &Services,
         config: &Arc<WorkerConfig>,
-        dags: &Arc<DagCache>,
+        dags: &Arc<DagGraphs>,
         secrets: &Arc<Secrets>,
         asker: Option<Asker>,
     ) -> Self {
