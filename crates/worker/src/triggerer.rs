@@ -14,7 +14,7 @@ use gust_model::{
     record::{Component, ComponentKind, Trigger as TriggerRow},
 };
 use gust_ports::{
-    Wake,
+    Tx, Wake,
     metastore::{DagGraphs, TxMode},
 };
 use gust_python_host::{
@@ -38,7 +38,7 @@ use crate::{
     trigger_process::{TriggerProcess, TriggerProcesses},
 };
 
-/// Commands and reports that may wait for a child or for the loop.
+/// Reports that may wait for the loop.
 const QUEUE: usize = 256;
 /// The wait before a child that ended is started again.
 const RESTART: Duration = Duration::from_secs(1);
@@ -89,7 +89,9 @@ enum FromChild {
 
 struct ChildLine {
     generation: u64,
-    commands: mpsc::Sender<Command>,
+    /// Unbounded, as the number of triggers bounds it: were the loop to wait here for a child that waits for the loop
+    /// to take its reports, both would wait for ever.
+    commands: mpsc::UnboundedSender<Command>,
 }
 
 /// Answers what triggers ask, and keeps what they log.
@@ -223,29 +225,29 @@ impl Triggerer {
         let rows = tx.claim_triggers(self.attempt_id, self.base.lease_ttl, limit).await?;
         let mut claims = Vec::with_capacity(rows.len());
         for row in rows {
-            let Some(ti) = tx.task_instance(row.task_instance_id).await? else {
-                tx.delete_trigger(row.id).await?;
-                continue;
-            };
-            if ti.trigger_id != Some(row.id) {
-                // Its task has gone on without it.
-                tx.delete_trigger(row.id).await?;
-                continue;
-            }
-            let bundle = if row.classpath.starts_with("airflow.") {
-                None
-            } else {
-                let run = tx.dag_run_by_id(ti.dag_run_id).await?;
-                let dag = tx.dag(&ti.dag_id).await?;
-                dag.and_then(|dag| {
-                    let version = run.and_then(|run| run.bundle_version).or(dag.bundle_version)?;
-                    Some((dag.bundle_name, version))
-                })
-            };
-            claims.push((row, ti, bundle));
+            claims.extend(claim_of(&mut *tx, row).await?);
         }
         tx.commit().await?;
         Ok(claims)
+    }
+
+    /// Runs a trigger whose lease is ours though it does not run here: the answer to its claim was lost, or what it
+    /// brought could not be stored. Nobody else would ever get it, since its lease is renewed with the others.
+    async fn adopt(&mut self, id: TriggerId) {
+        let found = async {
+            let mut tx = self.services.metastore.begin(TxMode::Write).await?;
+            let claim = match tx.trigger(id).await? {
+                Some(row) => claim_of(&mut *tx, row).await?,
+                None => None,
+            };
+            tx.commit().await?;
+            Ok::<_, WorkerError>(claim)
+        };
+        match found.await {
+            Ok(Some((row, ti, bundle))) => self.start(row, ti, bundle).await,
+            Ok(None) => {}
+            Err(problem) => warn!(%problem, trigger = %id, "a trigger could not be taken up again yet"),
+        }
     }
 
     async fn start(
@@ -276,7 +278,7 @@ impl Triggerer {
         self.with_logs(|logs| logs.open(number, &ti));
         let child = ChildKey(bundle);
         self.running.insert(number, Running { row, order: order.clone(), child: child.clone(), restarts: 0 });
-        self.command(&child, Command::Add(Box::new(order))).await;
+        self.command(&child, Command::Add(Box::new(order)));
     }
 
     fn with_logs<T>(&self, work: impl FnOnce(&mut TriggerLogs) -> T) -> T {
@@ -284,19 +286,19 @@ impl Triggerer {
     }
 
     /// Sends a command to a child, started if there is none.
-    async fn command(&mut self, key: &ChildKey, command: Command) {
+    fn command(&mut self, key: &ChildKey, command: Command) {
         if !self.children.contains_key(key) {
             let line = self.start_child(key);
             self.children.insert(key.clone(), line);
         }
         if let Some(line) = self.children.get(key) {
             // A child that is gone says so; its triggers are started again then.
-            drop(line.commands.send(command).await);
+            drop(line.commands.send(command));
         }
     }
 
     fn start_child(&mut self, key: &ChildKey) -> ChildLine {
-        let (commands, inbox) = mpsc::channel(QUEUE);
+        let (commands, inbox) = mpsc::unbounded_channel();
         let generation = self.next_generation;
         self.next_generation += 1;
         let (processes, answers, env) =
@@ -368,7 +370,7 @@ impl Triggerer {
                 self.close_log(number).await;
             } else {
                 let order = running.order.clone();
-                self.command(key, Command::Add(Box::new(order))).await;
+                self.command(key, Command::Add(Box::new(order)));
             }
         }
     }
@@ -405,6 +407,10 @@ impl Triggerer {
                 return;
             }
         };
+        let here: HashSet<TriggerId> = self.running.values().map(|running| running.row.id).collect();
+        for id in kept.difference(&here) {
+            self.adopt(*id).await;
+        }
         let lost: Vec<(i64, TriggerId, ChildKey)> = self
             .running
             .iter()
@@ -416,7 +422,7 @@ impl Triggerer {
             // A row that is gone was cleared or marked by a person, or its wait is over; one that is there is
             // another triggerer's by now.
             let by_user = matches!(self.is_there(id).await, Ok(false));
-            self.command(&child, Command::Cancel { id: number, by_user }).await;
+            self.command(&child, Command::Cancel { id: number, by_user });
             self.close_log(number).await;
         }
     }
@@ -473,10 +479,31 @@ type Claim = (
     Option<(gust_model::BundleName, gust_model::BundleVersion)>,
 );
 
+/// A leased trigger with its task instance and the bundle that its class may be in. One whose task has gone on without
+/// it is removed.
+async fn claim_of(tx: &mut dyn Tx, row: TriggerRow) -> Result<Option<Claim>, WorkerError> {
+    let Some(ti) = tx.task_instance(row.task_instance_id).await?.filter(|ti| ti.trigger_id == Some(row.id))
+    else {
+        tx.delete_trigger(row.id).await?;
+        return Ok(None);
+    };
+    let bundle = if row.classpath.starts_with("airflow.") {
+        None
+    } else {
+        let run = tx.dag_run_by_id(ti.dag_run_id).await?;
+        let dag = tx.dag(&ti.dag_id).await?;
+        dag.and_then(|dag| {
+            let version = run.and_then(|run| run.bundle_version).or(dag.bundle_version)?;
+            Some((dag.bundle_name, version))
+        })
+    };
+    Ok(Some((row, ti, bundle)))
+}
+
 /// Passes commands on and reports back, until the process or the triggerer ends.
 async fn serve(
     mut process: Box<dyn TriggerProcess>,
-    mut commands: mpsc::Receiver<Command>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
     reports: &mpsc::Sender<FromChild>,
 ) {
     loop {

@@ -124,9 +124,9 @@ impl BundleSource for Nowhere {
     }
 }
 
-struct Play {
-    house: House,
-    hand: InHand,
+pub struct Play {
+    pub house: House,
+    pub hand: InHand,
     stage: Arc<Stage>,
     clock: Arc<ManualClock>,
 }
@@ -157,7 +157,7 @@ fn dag() -> Value {
 }
 
 impl Play {
-    async fn begin(faults: Arc<dyn FaultHook>) -> Self {
+    pub async fn begin(faults: Arc<dyn FaultHook>) -> Self {
         let clock = Arc::new(ManualClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
         let stage = Arc::new(Stage::default());
         let services = Services {
@@ -192,7 +192,7 @@ impl Play {
     }
 
     /// Moves the clock from one waking to the next until `done` is.
-    async fn pass_time_until<T>(&self, done: impl Future<Output = T>) -> T {
+    pub async fn pass_time_until<T>(&self, done: impl Future<Output = T>) -> T {
         tokio::pin!(done);
         loop {
             tokio::select! {

@@ -5,5 +5,6 @@ mod asks;
 mod deaths;
 mod fakes;
 mod house;
+mod played_triggers;
 mod tries;
 mod waits;
