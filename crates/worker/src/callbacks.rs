@@ -4,13 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use gust_model::{
     AttemptId, CallbackId, Epoch, MapIndex,
-    record::{Callback, CallbackState, Timestamp},
+    record::{Callback, CallbackState, DagRun, TaskInstance, Timestamp},
 };
 use gust_planner::CallbackKind;
-use gust_ports::metastore::TxMode;
+use gust_ports::{Tx, metastore::TxMode};
 use gust_python_host::{
     CallbackRequest, Exit, SpawnCallbacks,
-    messages::{EmailRequest, TIRunContext, TaskCallbackRequest},
+    messages::{DagRunContext, EmailRequest, TIRunContext, TaskCallbackRequest},
 };
 use gust_task_log::TryLog;
 use serde_json::{Map, Value, json};
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    claim::Claimed,
+    claim::{Claimed, consumed_events, wire_run, wire_task_instance},
     error::WorkerError,
     lines::Level,
     log::LogWriter,
@@ -50,12 +50,7 @@ pub(crate) fn callback_rows(
         CallbackKind::Failure => ("failed", "failure", task.has_on_failure_callback, task.email_on_failure),
         CallbackKind::Retry => ("up_for_retry", "retry", task.has_on_retry_callback, task.email_on_retry),
     };
-    let context = TIRunContext {
-        next_method: None,
-        next_kwargs: Value::Null,
-        xcom_keys_to_clear: Vec::new(),
-        ..claimed.context().clone()
-    };
+    let context = callback_context(claimed);
     let bundle_version = claimed.bundle_version.as_ref().map(ToString::to_string);
     let mut requests = Vec::new();
     if has_callback {
@@ -103,6 +98,16 @@ pub(crate) fn callback_rows(
         .collect()
 }
 
+/// What a callback is told of its run: as its try was, without what only a try that goes on needs.
+fn callback_context(claimed: &Claimed) -> TIRunContext {
+    TIRunContext {
+        next_method: None,
+        next_kwargs: Value::Null,
+        xcom_keys_to_clear: Vec::new(),
+        ..claimed.context().clone()
+    }
+}
+
 impl Worker {
     /// Runs a callback. False if it was not to be had.
     pub(crate) async fn run_callback(
@@ -138,7 +143,7 @@ impl Worker {
     ) -> Result<Option<(Callback, Option<Asker>)>, WorkerError> {
         let mut tx = self.services.metastore.begin(TxMode::Write).await?;
         let ttl = TIME_LIMIT + CLAIM_MARGIN;
-        let callback = match tx.claim_callback(id, epoch, attempt_id, ttl).await? {
+        let mut callback = match tx.claim_callback(id, epoch, attempt_id, ttl).await? {
             Some(callback) => callback,
             // The answer to an earlier claim of ours may have been lost.
             None => match tx.callback(id).await? {
@@ -153,9 +158,54 @@ impl Worker {
             Some(id) => tx.task_instance(id).await?,
             None => None,
         };
+        if callback.bundle_version.is_none() {
+            // A run that follows its DAG's newest code has its callbacks run with that as well.
+            callback.bundle_version = tx.dag(&callback.dag_id).await?.and_then(|dag| dag.bundle_version);
+        }
+        self.add_context(&mut *tx, &mut callback.request, row.as_ref(), run.as_ref(), attempt_id).await?;
         tx.commit().await?;
         let asker = row.zip(run).map(|(task_instance, run)| Asker { task_instance, run, fence: None });
         Ok(Some((callback, asker)))
+    }
+
+    /// Adds what a scheduler that queued a callback left to be read when it runs: its rows hold ids alone
+    /// (`airflow/callbacks/callback_requests.py: context_from_server`).
+    async fn add_context(
+        &self,
+        tx: &mut dyn Tx,
+        request: &mut Value,
+        row: Option<&TaskInstance>,
+        run: Option<&DagRun>,
+        attempt_id: AttemptId,
+    ) -> Result<(), WorkerError> {
+        if request.get("context_from_server").is_some_and(|context| !context.is_null()) {
+            return Ok(());
+        }
+        let context = match (request["type"].as_str(), row, run) {
+            (Some("DagCallbackRequest"), row, Some(run)) => {
+                let events = consumed_events(tx, run).await?;
+                serde_json::to_value(DagRunContext {
+                    dag_run: Some(wire_run(run, events)),
+                    last_ti: row.map(wire_task_instance),
+                })
+            }
+            (Some(_), Some(row), Some(_)) => {
+                match Claimed::of_waiting(tx, &self.services, &self.dags, row, attempt_id).await {
+                    Ok(claimed) => serde_json::to_value(callback_context(&claimed)),
+                    Err(WorkerError::Metastore(error)) => return Err(error.into()),
+                    // What cannot be read is named when the callback is run without it.
+                    Err(error) => {
+                        warn!(%error, "a callback runs without its context");
+                        return Ok(());
+                    }
+                }
+            }
+            _ => return Ok(()),
+        };
+        if let (Ok(context), Some(fields)) = (context, request.as_object_mut()) {
+            fields.insert("context_from_server".to_owned(), context);
+        }
+        Ok(())
     }
 
     async fn finish_callback(

@@ -73,7 +73,11 @@ struct Entered<'a> {
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        self.worker.entered().remove(&self.id);
+        let mut running = self.worker.entered();
+        // A later try of the same task instance may have entered here while this one came to its end.
+        if running.get(&self.id).is_some_and(|entered| Arc::ptr_eq(entered, &self.revoked)) {
+            running.remove(&self.id);
+        }
     }
 }
 

@@ -47,6 +47,20 @@ async fn a_process_that_dies_fails_its_try_and_its_callback_is_run_by_another() 
     assert!(log.contains("told of leave"), "{log}");
     assert!(!house.worker.run(message, &Limits::default()).await.unwrap());
 
+    // A scheduler that reaps a try leaves the context to be read by the worker, and a run that follows its DAG's
+    // newest code names no version.
+    let mut reaped = queued[0].clone();
+    reaped.id = gust_model::CallbackId(house.services.ids.fresh());
+    reaped.bundle_version = None;
+    reaped.request.as_object_mut().unwrap().remove("context_from_server");
+    let mut tx = house.write().await;
+    tx.insert_callback(&reaped).await.unwrap();
+    tx.commit().await.unwrap();
+    let message = gust_model::message::WorkMessage { id: reaped.id.0, ..message };
+    assert!(house.worker.run(message, &Limits::default()).await.unwrap());
+    let done = house.write().await.callback(reaped.id).await.unwrap().unwrap();
+    assert_eq!((done.state, done.error), (CallbackState::Success, None));
+
     let row = house.run(&hand, "crash").await;
     assert_eq!(row.state, S::UpForRetry);
     assert!(house.log(&row).await.contains("SIGSEGV"));
