@@ -87,14 +87,13 @@ function listen() {
   if (!url) return;
   const lamp = document.querySelector(".live");
   let source = null;
-  let wasOpen = false;
   const open = () => {
     source = new EventSource(url);
     source.onopen = () => {
       lamp.className = "live on";
       lamp.title = "Live: this page follows changes";
-      if (wasOpen) refresh();
-      wasOpen = true;
+      // What changed between the page's own fetch, or a lost connection, and this moment was not heard.
+      refresh();
     };
     source.onerror = () => {
       lamp.className = "live off";
