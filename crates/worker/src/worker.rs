@@ -191,10 +191,27 @@ impl Worker {
         if let Verdict::Died(cause) = &verdict {
             log.say(Level::Error, &format!("The try failed: {cause}"), Map::new());
         }
-        log.end().await;
+        self.end_log(&mut log, &lease).await;
         let writes = desk.take_writes().await;
         Finish::new(&self.services, &self.config, &claimed, asker, verdict, writes).commit().await?;
         Ok(())
+    }
+
+    /// Writes the end of the log, however long the object store takes to answer, and holds the lease meanwhile.
+    async fn end_log(&self, log: &mut LogWriter, lease: &LeaseOf) {
+        let end = log.end();
+        tokio::pin!(end);
+        loop {
+            tokio::select! {
+                () = &mut end => return,
+                () = self.services.clock.sleep(self.config.lease_ttl / 3) => {
+                    // Whether the try is still ours, its last transaction finds out.
+                    if let Err(problem) = self.renew(lease).await {
+                        warn!(%problem, "a lease could not be renewed yet");
+                    }
+                }
+            }
+        }
     }
 
     fn watch(

@@ -7,9 +7,11 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use gust_model::{BundleName, BundleVersion, TaskInstanceState as S, dag::Dag};
 use gust_ports::{
-    BundleError, BundleSource, TokioSpawner,
+    BundleError, BundleSource, ObjectKey, ObjectMeta, ObjectStore, ObjectStoreError, PutOutcome,
+    TokioSpawner,
     memory::{
         Fault, FaultHook, FaultPoint, ManualClock, MemoryMetastore, MemoryObjectStore, MemoryQueue,
         MemoryWakeups, NoFaults, SequentialIds,
@@ -158,12 +160,16 @@ fn dag() -> Value {
 
 impl Play {
     pub async fn begin(faults: Arc<dyn FaultHook>) -> Self {
+        Self::begin_with(faults, Arc::new(MemoryObjectStore::new())).await
+    }
+
+    async fn begin_with(faults: Arc<dyn FaultHook>, objects: Arc<dyn ObjectStore>) -> Self {
         let clock = Arc::new(ManualClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
         let stage = Arc::new(Stage::default());
         let services = Services {
             metastore: Arc::new(MemoryMetastore::with_faults(clock.clone(), faults)),
             queue: Arc::new(MemoryQueue::new(clock.clone(), Duration::from_mins(1))),
-            objects: Arc::new(MemoryObjectStore::new()),
+            objects,
             clock: clock.clone(),
             ids: Arc::new(SequentialIds::new(1)),
             wakeups: Arc::new(MemoryWakeups::new(16)),
@@ -285,6 +291,70 @@ async fn a_short_silence_is_an_outage_and_a_long_one_ends_the_task() {
     let row = play.house.row(&play.hand, "t", -1).await;
     assert_eq!(row.state, S::UpForRetry);
     assert!(play.house.log(&row).await.contains("silent for too long"));
+}
+
+/// An object store that takes nothing for a while.
+struct Slow {
+    inner: MemoryObjectStore,
+    is_down: Switch,
+}
+
+#[async_trait]
+impl ObjectStore for Slow {
+    async fn create(&self, key: &ObjectKey, content: Bytes) -> Result<PutOutcome, ObjectStoreError> {
+        if self.is_down.0.load(std::sync::atomic::Ordering::SeqCst) {
+            let source = "it is down".into();
+            return Err(ObjectStoreError::Unavailable { operation: "create", key: key.to_string(), source });
+        }
+        self.inner.create(key, content).await
+    }
+
+    async fn replace(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectStoreError> {
+        self.inner.replace(key, content).await
+    }
+
+    async fn read(&self, key: &ObjectKey) -> Result<Option<Bytes>, ObjectStoreError> {
+        self.inner.read(key).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&ObjectKey>,
+        limit: usize,
+    ) -> Result<Vec<ObjectMeta>, ObjectStoreError> {
+        self.inner.list(prefix, after, limit).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectStoreError> {
+        self.inner.delete(key).await
+    }
+}
+
+#[tokio::test]
+async fn a_try_stays_its_workers_while_the_end_of_its_log_is_written() {
+    use std::sync::atomic::Ordering::SeqCst;
+    let objects = Arc::new(Slow { inner: MemoryObjectStore::new(), is_down: Switch::default() });
+    let play = Play::begin_with(Arc::new(NoFaults), objects.clone()).await;
+    let running = play.start().await;
+    objects.is_down.0.store(true, SeqCst);
+    play.stage.ask(1, succeed());
+    play.stage.reply_to(1).await;
+    play.stage.exit(Exit::Code(0));
+    let began = gust_ports::Clock::monotonic(&*play.clock);
+    let later = async {
+        while gust_ports::Clock::monotonic(&*play.clock).saturating_sub(began) < Duration::from_secs(45) {
+            tokio::task::yield_now().await;
+        }
+    };
+    play.pass_time_until(later).await;
+    let row = play.house.row(&play.hand, "t", -1).await;
+    assert_eq!(row.state, S::Running, "its log is being written");
+    let now = gust_ports::Clock::now(&*play.clock);
+    assert!(row.lease.unwrap().expires_at > now, "nobody may take it for dead");
+    objects.is_down.0.store(false, SeqCst);
+    play.pass_time_until(running).await.unwrap();
+    assert_eq!(play.house.row(&play.hand, "t", -1).await.state, S::Success);
 }
 
 #[tokio::test]
