@@ -5,7 +5,7 @@ use gust_model::{
     dag::Dag,
     record::{DagRecord, DagRun, TaskInstance, Timestamp},
 };
-use gust_planner::{ClearRelatives, clear_run};
+use gust_planner::{ClearRelatives, clear_run, pinned_bundle_version};
 use gust_ports::{
     MetastoreError, Tx, Wake,
     metastore::{DagGraphs, DagRunPatch, LockWait, TaskInstanceWrite, TimeRange, TxMode, transact},
@@ -17,7 +17,6 @@ use crate::{
     reset::{ended_try, reset},
     runs::{note_patch, run_by_id},
     select::{Selection, runs_between, selected},
-    trigger::bundle_version,
 };
 
 /// Which task instances to run again, and how (`airflow/api_fastapi/core_api/datamodels/task_instances.py:
@@ -343,8 +342,9 @@ fn run_patch(run: &DagRun, record: &DagRecord, latest: &Dag, mode: ClearMode, no
     if !mode.reset_dag_runs {
         return patch;
     }
-    let newest =
-        mode.run_on_latest_version.then(|| (record.current_version_id, bundle_version(latest, record)));
+    let newest = mode
+        .run_on_latest_version
+        .then(|| (record.current_version_id, pinned_bundle_version(latest, record)));
     let cleared = clear_run(run, DagRunState::Queued, newest, now);
     patch.clear_number = Some(cleared.clear_number);
     patch.queued_at = Some(cleared.queued_at);

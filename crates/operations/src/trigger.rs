@@ -2,9 +2,9 @@ use std::sync::Arc;
 
 use gust_model::{
     BackfillId, DagId, DagRunId, DagRunState, DagRunType, RunId, TriggeredBy,
-    dag::Dag,
     record::{DagRun, Timestamp},
 };
+use gust_planner::CreatedRun;
 use gust_ports::{
     Tx, Wake,
     metastore::{DagRunFilter, Page, TimeRange, TxMode, transact},
@@ -76,7 +76,7 @@ impl TriggerRequest {
 pub async fn trigger_dag_run(ports: Ports<'_>, request: TriggerRequest) -> Result<DagRun, OperationError> {
     let request = Arc::new(request);
     let row = DagRunId(ports.ids.fresh());
-    let random = ports.ids.fresh().simple().to_string();
+    let random = ports.ids.random_letters();
     let run = transact(ports.metastore, TxMode::Write, move |tx| {
         let (request, random) = (Arc::clone(&request), random.clone());
         Box::pin(async move { trigger_dag_run_in(tx, &request, row, &random).await })
@@ -88,8 +88,8 @@ pub async fn trigger_dag_run(ports: Ports<'_>, request: TriggerRequest) -> Resul
     Ok(run)
 }
 
-/// Makes a run within a transaction of the caller, who wakes the scheduler after the commit. `random` is at least eight
-/// letters or digits that nobody had before; `row` names the new row.
+/// Makes a run within a transaction of the caller, who wakes the scheduler after the commit. `random`
+/// ([`gust_ports::Ids::random_letters`]) ends the run's id if it has no other; `row` names the new row.
 ///
 /// # Errors
 /// As [`trigger_dag_run`].
@@ -123,53 +123,31 @@ pub async fn trigger_dag_run_in(
         check_run_id(run_id, request.run_type)?;
         run_id.clone()
     } else {
-        // The tail of a version 7 UUID is its random part; its head is the clock.
-        let tail = &random[random.len().saturating_sub(8)..];
         let key = request.partition_key.as_deref();
-        RunId::from(timetable.generate_run_id(request.run_type, run_after, key, tail))
+        RunId::from(timetable.generate_run_id(request.run_type, run_after, key, random))
     };
-    let run = DagRun {
-        id: row,
-        dag_id: dag_id.clone(),
+    let created = CreatedRun {
         run_id,
         run_type: request.run_type,
+        triggered_by: request.triggered_by,
         state: DagRunState::Queued,
         logical_date: request.logical_date,
         data_interval_start: interval.map(|interval| interval.start),
         data_interval_end: interval.map(|interval| interval.end),
         run_after,
-        queued_at: now,
-        start_date: None,
-        end_date: None,
-        conf: request.conf.clone(),
-        triggered_by: Some(request.triggered_by),
-        triggering_user: request.triggering_user.clone(),
-        dag_version_id: record.current_version_id,
-        bundle_version: bundle_version(&dag, &record),
-        clear_number: 0,
-        backfill_id: request.backfill_id,
         partition_key: request.partition_key.clone(),
+    };
+    let run = DagRun {
+        conf: request.conf.clone(),
+        triggering_user: request.triggering_user.clone(),
+        backfill_id: request.backfill_id,
         note: request.note.clone().filter(|note| !note.is_empty()),
-        unfinished_count: 0,
-        under_way_count: 0,
-        is_expanded: false,
-        is_dirty: true,
-        due_at: None,
-        last_scheduling_decision: None,
-        change_seq: 0,
+        ..created.into_row(row, &dag, &record, now)
     };
     if !tx.insert_dag_run(&run).await? {
         return Err(OperationError::Exists(describe_twin(tx, &run).await?));
     }
     Ok(run)
-}
-
-/// The code that a new run is pinned to (`airflow/serialization/definitions/dag.py: _create_orm_dagrun`).
-pub(crate) fn bundle_version(
-    dag: &Dag,
-    record: &gust_model::record::DagRecord,
-) -> Option<gust_model::BundleVersion> {
-    if dag.disable_bundle_versioning { None } else { record.bundle_version.clone() }
 }
 
 fn data_interval(

@@ -39,7 +39,8 @@ pub use new_instance::new_instance;
 pub use plan::{InstanceChange, Plan, RunCallback, RunChange, RunEnd};
 pub use retry::next_retry_at;
 pub use run_creation::{
-    CreatedRun, RunCreation, RunCreationFacts, create_due_run, next_run_of, should_pause, time_restriction,
+    CreatedRun, RunCreation, RunCreationFacts, create_due_run, next_run_of, pinned_bundle_version,
+    should_pause, time_restriction,
 };
 pub use start_runs::{RunningCounts, StartDecision, StartRuns};
 pub use trigger_rule::{RuleVerdict, UpstreamCounts, evaluate as evaluate_trigger_rule};

@@ -2,11 +2,12 @@
 //! `airflow/models/dag.py: calculate_dagrun_date_fields`).
 
 use gust_model::{
-    DagRunState, DagRunType, RunId, TriggeredBy,
+    BundleVersion, DagRunId, DagRunState, DagRunType, RunId, TriggeredBy,
     dag::Dag,
-    record::{DagRecord, NextRun, Timestamp},
+    record::{DagRecord, DagRun, NextRun, Timestamp},
 };
 use gust_timetable::{LastRun, TimeRestriction, Timetable, TimetableError};
+use serde_json::{Map, Value};
 
 /// What the decision whether to make a DAG's due run rests on, beside the DAG itself.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +47,50 @@ pub struct CreatedRun {
     pub run_after: Timestamp,
     /// Its partition.
     pub partition_key: Option<String>,
+}
+
+impl CreatedRun {
+    /// Its row at its beginning, pinned to the DAG's newest graph and code: named `id`, made at `now`, without
+    /// parameters, a note or a user (`airflow/serialization/definitions/dag.py: _create_orm_dagrun`).
+    #[must_use]
+    pub fn into_row(self, id: DagRunId, dag: &Dag, record: &DagRecord, now: Timestamp) -> DagRun {
+        DagRun {
+            id,
+            dag_id: record.dag_id.clone(),
+            run_id: self.run_id,
+            run_type: self.run_type,
+            state: self.state,
+            logical_date: self.logical_date,
+            data_interval_start: self.data_interval_start,
+            data_interval_end: self.data_interval_end,
+            run_after: self.run_after,
+            queued_at: now,
+            start_date: None,
+            end_date: None,
+            conf: Value::Object(Map::new()),
+            triggered_by: Some(self.triggered_by),
+            triggering_user: None,
+            dag_version_id: record.current_version_id,
+            bundle_version: pinned_bundle_version(dag, record),
+            clear_number: 0,
+            backfill_id: None,
+            partition_key: self.partition_key,
+            note: None,
+            unfinished_count: 0,
+            under_way_count: 0,
+            is_expanded: false,
+            is_dirty: true,
+            due_at: None,
+            last_scheduling_decision: None,
+            change_seq: 0,
+        }
+    }
+}
+
+/// The code that a DAG's runs are pinned to; none for a DAG that wants the newest at every try.
+#[must_use]
+pub fn pinned_bundle_version(dag: &Dag, record: &DagRecord) -> Option<BundleVersion> {
+    if dag.disable_bundle_versioning { None } else { record.bundle_version.clone() }
 }
 
 /// What is to be done about a DAG's due run.

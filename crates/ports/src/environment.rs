@@ -47,6 +47,13 @@ impl Clock for SystemClock {
 pub trait Ids: Send + Sync {
     /// An identifier that nobody had before. They sort roughly by when they were made, which keeps indexes compact.
     fn fresh(&self) -> Uuid;
+
+    /// Eight random letters or digits, as ids of runs end in them.
+    fn random_letters(&self) -> String {
+        // The end of a version 7 UUID is random; its beginning is the clock.
+        let mut text = self.fresh().simple().to_string();
+        text.split_off(24)
+    }
 }
 
 /// Version 7 UUIDs from the machine's clock and randomness.

@@ -4,12 +4,12 @@ use std::{
 };
 
 use gust_model::{
-    BackfillId, DagId, DagRunId, DagRunState, DagRunType,
+    DagId, DagRunId, DagRunState, DagRunType,
     dag::Dag,
     record::{Asset, DagRecord, DagRun, Timestamp},
 };
 use gust_planner::{
-    CreatedRun, RunCreation, RunCreationFacts,
+    RunCreation, RunCreationFacts,
     assets::{AssetFacts, consumed_events, create_asset_run},
     create_due_run,
 };
@@ -21,7 +21,6 @@ use gust_ports::{
     },
 };
 use gust_timetable::{AssetLeaf, Timetable, TimetableError};
-use serde_json::Value;
 
 use crate::{Scheduler, SchedulerError, graphs::graph_of};
 
@@ -125,7 +124,7 @@ impl Maker {
         let mut made = Vec::new();
         for _ in 0..RUNS_PER_DAG {
             let active = tx.count_dag_runs(&record.dag_id, ACTIVE, false).await?;
-            let random = self.random_letters();
+            let random = self.ids.random_letters();
             let facts = RunCreationFacts {
                 record: &record,
                 dag,
@@ -142,7 +141,7 @@ impl Maker {
                 }
                 RunCreation::Create { run, next_run, next_run_error } => {
                     report(&record, next_run_error.as_ref());
-                    let row = self.row(*run, &record, now);
+                    let row = run.into_row(DagRunId(self.ids.fresh()), dag, &record, now);
                     if tx.insert_dag_run(&row).await? {
                         made.push(row);
                     }
@@ -178,7 +177,7 @@ impl Maker {
             }
         }
         let active = tx.count_dag_runs(dag_id, ACTIVE, false).await?;
-        let random = self.random_letters();
+        let random = self.ids.random_letters();
         let facts = AssetFacts {
             record: &record,
             timetable: &timetable,
@@ -207,7 +206,7 @@ impl Maker {
             dag.catchup,
             floor,
         );
-        let row = self.row(decided.run, &record, now);
+        let row = decided.run.into_row(DagRunId(self.ids.fresh()), &dag, &record, now);
         if !tx.insert_dag_run(&row).await? {
             return Ok(None);
         }
@@ -215,45 +214,6 @@ impl Maker {
         tx.link_consumed_events(row.id, &event_ids).await?;
         tx.delete_queued_asset_events(dag_id).await?;
         Ok(Some(row))
-    }
-
-    /// Eight letters and digits from a fresh id's random end.
-    fn random_letters(&self) -> String {
-        let text = self.ids.fresh().simple().to_string();
-        text[text.len() - 8..].to_owned()
-    }
-
-    fn row(&self, run: CreatedRun, record: &DagRecord, now: Timestamp) -> DagRun {
-        DagRun {
-            id: DagRunId(self.ids.fresh()),
-            dag_id: record.dag_id.clone(),
-            run_id: run.run_id,
-            run_type: run.run_type,
-            state: run.state,
-            logical_date: run.logical_date,
-            data_interval_start: run.data_interval_start,
-            data_interval_end: run.data_interval_end,
-            run_after: run.run_after,
-            queued_at: now,
-            start_date: None,
-            end_date: None,
-            conf: Value::Object(serde_json::Map::new()),
-            triggered_by: Some(run.triggered_by),
-            triggering_user: None,
-            dag_version_id: record.current_version_id,
-            bundle_version: record.bundle_version.clone(),
-            clear_number: 0,
-            backfill_id: None::<BackfillId>,
-            partition_key: run.partition_key,
-            note: None,
-            unfinished_count: 0,
-            under_way_count: 0,
-            is_expanded: false,
-            is_dirty: true,
-            due_at: None,
-            last_scheduling_decision: None,
-            change_seq: 0,
-        }
     }
 }
 

@@ -32,7 +32,7 @@ impl Desk {
             triggering_user: self.asker.as_ref().and_then(|asker| asker.run.triggering_user.clone()),
             ..TriggerRequest::new(m.dag_id.as_str().into(), TriggeredBy::Operator)
         };
-        let random = self.services.ids.fresh().simple().to_string();
+        let random = self.services.ids.random_letters();
         let mut tx = self.write().await?;
         match trigger_dag_run_in(&mut *tx, &request, row, &random).await {
             Ok(_) => {
