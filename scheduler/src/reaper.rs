@@ -316,18 +316,19 @@ async fn answer_for_nobody(
     patch: &mut TaskInstancePatch,
 ) -> Result<(), SchedulerError> {
     let event = match tx.hitl(row.id).await? {
-        Some(Hitl { response: Some(response), .. }) => response,
+        Some(Hitl { response: Some(response), .. }) => sdk_value::hitl_event(&response, false),
         Some(mut question) if question.detail["defaults"].is_array() => {
             let response = json!({
+                "response_received": true,
+                "responded_by_user": null,
+                "responded_at": now,
                 "chosen_options": question.detail["defaults"],
                 "params_input": plain_params(&question.detail["params"]),
-                "responded_at": sdk_value::datetime(now),
-                "responded_by_user": null,
-                "timedout": true,
             });
-            question.response = Some(response.clone());
+            let event = sdk_value::hitl_event(&response, true);
+            question.response = Some(response);
             tx.put_hitl(&question).await?;
-            response
+            event
         }
         _ => json!({
             "error": "The Human-in-the-loop response timeout has passed without a response.",

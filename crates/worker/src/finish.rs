@@ -5,6 +5,7 @@ use std::sync::Arc;
 use gust_model::{
     CallbackId, EventId, TaskInstanceState, TriggerId,
     record::{TaskInstance, TaskReschedule, Timestamp, Trigger},
+    sdk_value,
 };
 use gust_planner::{CallbackKind, EndedTry, TryOutcome, end_of_try};
 use gust_ports::{
@@ -24,7 +25,7 @@ use crate::{
     outlets::register_outlets,
     persist::persistently,
     requests::{Asker, Write, apply},
-    resume::{Deferral, defer, with_event},
+    resume::{Deferral, defer},
     services::Services,
 };
 
@@ -324,8 +325,8 @@ impl Finish {
         let answer = asked.and_then(|asked| asked.response);
         let (state, next_kwargs, due_at) = match answer {
             Some(answer) => {
-                let event = crate::resume::hitl_event(&answer, false);
-                (TaskInstanceState::Scheduled, with_event(next_kwargs, event), None)
+                let event = sdk_value::hitl_event(&answer, false);
+                (TaskInstanceState::Scheduled, sdk_value::with_event(&next_kwargs, event), None)
             }
             None => (TaskInstanceState::AwaitingInput, next_kwargs, m.timeout.map(|limit| now + limit.0)),
         };

@@ -1,9 +1,9 @@
 //! Waiting without a worker: what a deferred task waits for, and how it goes on. Pure.
 
 use chrono::{SubsecRound, TimeDelta};
-use gust_model::record::Timestamp;
+use gust_model::{record::Timestamp, sdk_value};
 use gust_python_host::messages::DeferTask;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// The method that stands for "the wait failed" (`airflow/triggers/base.py: TRIGGER_FAIL_REPR`).
 pub const FAIL_METHOD: &str = "__fail__";
@@ -45,7 +45,7 @@ pub fn defer(m: &DeferTask, now: Timestamp) -> Deferral {
         Some((moment, event)) => Deferral {
             due_at: Some(moment),
             next_method: m.next_method.clone(),
-            next_kwargs: with_event(next_kwargs, event),
+            next_kwargs: sdk_value::with_event(&next_kwargs, event),
             needs_trigger: false,
         },
         None => Deferral {
@@ -74,68 +74,11 @@ fn native_moment(classpath: &str, kwargs: &Value) -> Option<(Timestamp, Value)> 
     (moment < Timestamp::MAX_UTC - TimeDelta::days(1)).then(|| (moment, event.clone()))
 }
 
-/// Adds an event to the arguments of the method that a task goes on with
-/// (`airflow/models/trigger.py: handle_event_submit`). `event` is in the SDK's serialized form.
-#[must_use]
-pub fn with_event(next_kwargs: Value, event: Value) -> Value {
-    let mut kwargs = match next_kwargs {
-        Value::Object(kwargs) => kwargs,
-        _ => Map::new(),
-    };
-    // What an older SDK wrapped keeps its wrapping.
-    match kwargs.get_mut("__var") {
-        Some(Value::Object(inner)) => {
-            inner.insert("event".to_owned(), event);
-        }
-        _ => {
-            kwargs.insert("event".to_owned(), event);
-        }
-    }
-    Value::Object(kwargs)
-}
-
 /// The arguments of [`FAIL_METHOD`] for a trigger that raised.
 #[must_use]
 pub fn failure_kwargs(traceback: &str) -> Value {
     let lines: Vec<&str> = traceback.split_inclusive('\n').collect();
     json!({"error": TRIGGER_FAILURE, "traceback": lines})
-}
-
-/// A person's answer as the event that the operator reads (`airflow/models/hitl.py: as_resume_event_payload`).
-/// `response` is as the SDK's `HITLDetailResponse` has it.
-#[must_use]
-pub fn hitl_event(response: &Value, timedout: bool) -> Value {
-    let list = |key: &str| response.get(key).filter(|value| !value.is_null()).cloned();
-    let responded_at = response
-        .get("responded_at")
-        .and_then(Value::as_str)
-        .and_then(|text| text.parse::<Timestamp>().ok())
-        .map_or(Value::Null, serialized_moment);
-    json!({
-        "chosen_options": list("chosen_options").unwrap_or_else(|| json!([])),
-        "params_input": list("params_input").unwrap_or_else(|| json!({})),
-        "responded_at": responded_at,
-        "responded_by_user": response.get("responded_by_user").cloned().unwrap_or(Value::Null),
-        "timedout": timedout,
-    })
-}
-
-/// A moment in the SDK's serialized form (`airflow/sdk/serde/serializers/datetime.py`).
-fn serialized_moment(moment: Timestamp) -> Value {
-    #[expect(clippy::cast_precision_loss, reason = "The SDK writes a float as well.")]
-    let timestamp = moment.timestamp_micros() as f64 / 1e6;
-    json!({
-        "__classname__": "pendulum.datetime.DateTime",
-        "__version__": 2,
-        "__data__": {
-            "timestamp": timestamp,
-            "tz": {
-                "__classname__": "builtins.tuple",
-                "__version__": 1,
-                "__data__": ["UTC", "pendulum.tz.timezone.Timezone", 1, true],
-            },
-        },
-    })
 }
 
 #[cfg(test)]
@@ -152,7 +95,7 @@ mod tests {
     fn wait_until(at: &str, limit: Option<TimeDelta>, ends: bool) -> DeferTask {
         DeferTask {
             classpath: DATE_TIME_TRIGGER.to_owned(),
-            trigger_kwargs: json!({"moment": serialized_moment(moment(at)), "end_from_trigger": ends}),
+            trigger_kwargs: json!({"moment": sdk_value::datetime(moment(at)), "end_from_trigger": ends}),
             trigger_timeout: limit.map(IsoDuration),
             queue: None,
             next_method: "go_on".to_owned(),
@@ -190,15 +133,5 @@ mod tests {
         assert!(found.needs_trigger);
         assert_eq!(found.due_at, Some(moment("2026-01-01T00:00:03Z")));
         assert_eq!(found.next_kwargs, json!({"a": 1}));
-    }
-
-    #[test]
-    fn an_event_joins_the_arguments_in_either_form() {
-        assert_eq!(with_event(json!({"a": 1}), json!("e")), json!({"a": 1, "event": "e"}));
-        assert_eq!(with_event(Value::Null, json!("e")), json!({"event": "e"}));
-        assert_eq!(
-            with_event(json!({"__type": "dict", "__var": {"a": 1}}), json!("e")),
-            json!({"__type": "dict", "__var": {"a": 1, "event": "e"}})
-        );
     }
 }

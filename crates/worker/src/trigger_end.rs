@@ -5,6 +5,7 @@ use std::sync::Arc;
 use gust_model::{
     AttemptId, CallbackId, TaskInstanceState,
     record::{TaskInstance, Timestamp, Trigger, XCom, XComKey},
+    sdk_value,
 };
 use gust_planner::{EndedTry, TryOutcome, end_of_try};
 use gust_ports::{
@@ -19,7 +20,7 @@ use crate::{
     config::WorkerConfig,
     error::WorkerError,
     persist::changed_meanwhile,
-    resume::{FAIL_METHOD, TRIGGER_TIMEOUT, failure_kwargs, with_event},
+    resume::{FAIL_METHOD, TRIGGER_TIMEOUT, failure_kwargs},
     services::Services,
 };
 
@@ -93,9 +94,11 @@ impl Waker {
             let now = tx.now().await?;
             let ends = matches!(fired, Fired::Ends { .. });
             let patch = match fired {
-                Fired::Event(event) => {
-                    resumed(ti.next_method.clone(), with_event(ti.next_kwargs.clone(), event.clone()), now)
-                }
+                Fired::Event(event) => resumed(
+                    ti.next_method.clone(),
+                    sdk_value::with_event(&ti.next_kwargs, event.clone()),
+                    now,
+                ),
                 Fired::Failed(traceback) => {
                     resumed(Some(FAIL_METHOD.to_owned()), failure_kwargs(traceback), now)
                 }

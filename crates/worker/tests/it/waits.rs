@@ -143,8 +143,8 @@ async fn a_person_is_asked_and_the_answer_goes_back_into_the_task() {
         "response_received": true, "responded_by_user": null, "responded_at": "2026-01-01T00:00:00Z",
         "chosen_options": ["Approve"], "params_input": {},
     });
-    let event = gust_worker::resume::hitl_event(&answer, false);
-    let next_kwargs = gust_worker::resume::with_event(row.next_kwargs.clone(), event);
+    let event = gust_model::sdk_value::hitl_event(&answer, false);
+    let next_kwargs = gust_model::sdk_value::with_event(&row.next_kwargs, event);
     let patch = TaskInstancePatch { next_kwargs: Some(next_kwargs), ..TaskInstancePatch::default() };
     let mut tx = house.write().await;
     tx.update_task_instances(&[TaskInstanceWrite { id: row.id, guard: Guard::Any, patch }]).await.unwrap();
