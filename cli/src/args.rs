@@ -103,6 +103,10 @@ pub enum Command {
     /// Make or check the metastore's schema
     #[command(subcommand)]
     Db(DbCommand),
+    /// Print a token for the REST API of `gust web`, signed with this house's secret
+    #[command(after_help = "Example:
+  curl -H \"Authorization: Bearer $(gust token)\" http://127.0.0.1:8080/api/v2/dags")]
+    Token(TokenArgs),
     /// Print the version
     Version,
 }
@@ -166,6 +170,17 @@ pub struct PythonArgs {
     /// An interpreter that has the Task SDK [default: an environment that Gust makes in its home folder]
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
+}
+
+/// `gust token`.
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    /// In whose name it speaks
+    #[arg(long, value_name = "NAME", default_value = "admin")]
+    pub user: String,
+    /// It may only look, and not at Variables, Connections and the configuration
+    #[arg(long)]
+    pub viewer: bool,
 }
 
 /// `gust web`.

@@ -80,6 +80,10 @@ async fn dispatch(command: Command, config: Config, out: &mut Out) -> anyhow::Re
         }
         Command::Triggerer(_) => services::triggerer(config).await,
         Command::Web(_) => services::web(config).await,
+        Command::Token(args) => {
+            let token = services::token(config, &args.user, args.viewer).await?;
+            Ok(out.line(&token)?)
+        }
         Command::Dags(command) => commands::dags::run(command, config, out).await,
         Command::Tasks(command) => commands::tasks::run(command, config, out).await,
         Command::Bundle(command) => commands::bundle::run(command, config, out).await,

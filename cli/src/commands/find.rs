@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 use gust_config::Config;
 use gust_model::{
-    DagId, MapIndex, RunId, TaskId,
+    DagId, DagRunState, MapIndex, RunId, TaskId,
     record::{DagRecord, DagRun, TaskInstance},
 };
 use gust_ports::{
@@ -124,6 +124,15 @@ pub async fn run_and_task(
     Err(no_run(tx, &dag_id, written).await?)
 }
 
+/// A run that no scheduler has looked at yet. Whoever follows waits for it.
+#[derive(Debug, thiserror::Error)]
+#[error("the run {run_id} of {dag_id} has no task instances yet: it is {state}")]
+pub struct NotPlannedYet {
+    run_id: RunId,
+    dag_id: DagId,
+    state: DagRunState,
+}
+
 /// A task instance of a run. Without an index a mapped task is not guessed at.
 ///
 /// # Errors
@@ -138,12 +147,12 @@ pub async fn task_instance(
     if of_task.is_empty() {
         let all = tx.task_instances_of(run.id, &[]).await?;
         if all.is_empty() {
-            return Err(anyhow!(
-                "the run {} of {} has no task instances yet: it is {}",
-                run.run_id,
-                run.dag_id,
-                run.state
-            ));
+            return Err(NotPlannedYet {
+                run_id: run.run_id.clone(),
+                dag_id: run.dag_id.clone(),
+                state: run.state,
+            }
+            .into());
         }
         let what = format!("task in the run {} of {}:", run.run_id, run.dag_id);
         let error = missing(&what, task_id.as_str(), all.iter().map(|row| row.task_id.as_str()));

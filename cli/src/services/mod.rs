@@ -1,5 +1,6 @@
 //! The long-lived parts of Gust as this binary runs them: one process each, or all of them in one.
 
+mod alone;
 mod origins;
 mod parser;
 mod parts;
@@ -8,6 +9,6 @@ mod shutdown;
 mod standalone;
 mod test_run;
 
-pub use parts::{dag_processor, scheduler, triggerer, web, worker};
+pub use parts::{dag_processor, scheduler, token, triggerer, web, worker};
 pub use standalone::{StandaloneOptions, standalone};
 pub use test_run::{TestRun, test_run};

@@ -12,12 +12,13 @@ use gust_scheduler::{
     ExecutorSettings, Scheduler, SchedulerSettings, Target,
     dag_processor::{BundleOrigin, DagProcessor, DagProcessorSettings},
 };
-use gust_web::{AppState, Auth, AuthMode};
+use gust_web::{AppState, Auth, AuthMode, Role};
 use gust_worker::{ParseAnswers, Services, Triggerer, Worker, WorkerConfig};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    alone,
     origins::{FolderOrigin, PointerOrigin},
     parser::ChildParser,
     python::ensure_environment,
@@ -65,6 +66,7 @@ pub async fn worker(config: Config, queues: Vec<QueueName>, concurrency: Option<
     let house = open(config).await?;
     let host = make_host(&house).await?;
     let stop = shutdown::on_signal();
+    let _beside = alone::work_beside(&house.config.gust.home)?;
     let settings = worker_config(&house, queues, concurrency);
     let worker = Worker::new(services(&house, shared_queue(&house), &host), settings);
     worker.run_loop(stop).await?;
@@ -95,6 +97,17 @@ pub async fn web(config: Config) -> anyhow::Result<()> {
     let state = web_state(&house, AuthMode::TokensOnly)?;
     gust_web::serve(listener, state, stop.cancelled_owned()).await?;
     Ok(())
+}
+
+/// A token for the REST API, signed with the secret that [`web`] checks with.
+///
+/// # Errors
+/// When the house or its secret cannot be opened.
+pub async fn token(config: Config, user: &str, viewer: bool) -> anyhow::Result<String> {
+    let house = House::open(config).await?;
+    let auth = Auth::new(AuthMode::TokensOnly, &house.token_secret()?)?;
+    let role = if viewer { Role::Viewer } else { Role::Admin };
+    Ok(auth.token(user, role, house.clock.now())?)
 }
 
 /// Opens the house for a service, which does not begin on a schema that it does not know.

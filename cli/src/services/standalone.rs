@@ -19,6 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    alone,
     parts::{
         DEFAULT_QUEUE, is_loopback, listen, make_host, make_scheduler, make_triggerer, own_queue,
         process_dags, run_triggerer, run_worker, services, web_state, worker_config,
@@ -69,8 +70,13 @@ pub async fn standalone(config: Config, options: StandaloneOptions) -> anyhow::R
     let queue = own_queue();
     let scheduler = make_scheduler(&house, queue.clone(), Target::One(QueueName::from(DEFAULT_QUEUE)));
     if house.config.metastore.url.is_sqlite() {
-        // The home's lock says that no other process works on this file, so what was under way is nobody's.
-        scheduler.take_over().await.context("taking over from the last run")?;
+        // The locks say that no other process works on this home, so what was under way is nobody's. Beside a worker
+        // it is left to the leases, as between any processes.
+        if let Some(_alone) = alone::nobody_beside(&house.config.gust.home)? {
+            scheduler.take_over().await.context("taking over from the last run")?;
+        } else {
+            tracing::info!("a worker uses this home as well; what runs is left to it");
+        }
     }
     let worker = Worker::new(
         services(&house, queue, &host),
@@ -96,6 +102,12 @@ pub async fn standalone(config: Config, options: StandaloneOptions) -> anyhow::R
             stop.cancel();
             if let Err(error) = ended {
                 tracing::error!(%error, "a part of Gust ended; stopping the others");
+            }
+        }
+        Some(ended) = looks.join_next() => {
+            stop.cancel();
+            if let Err(error) = ended {
+                tracing::error!(%error, "the DAG processor ended; stopping the others");
             }
         }
     }

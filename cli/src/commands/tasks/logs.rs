@@ -7,7 +7,7 @@ use gust_ports::{MetastoreError, Tx, metastore::TxMode, metastore::transact};
 use gust_task_log::{LogLine, LogPosition, TryLog, read_log};
 
 use super::{Place, locate, log_lines};
-use crate::{house::House, output::Out};
+use crate::{commands::find::NotPlannedYet, house::House, output::Out};
 
 /// `gust tasks logs`.
 #[derive(Debug, Args)]
@@ -36,7 +36,12 @@ const LOOKS_AFTER_END: u32 = 8;
 
 /// `gust tasks logs`.
 pub async fn run(house: &House, args: LogsArgs, out: &mut Out) -> anyhow::Result<()> {
-    let instance = locate(house, &args.place).await?;
+    let instance = loop {
+        match locate(house, &args.place).await {
+            Err(error) if args.follow && error.is::<NotPlannedYet>() => house.clock.sleep(LOOK).await,
+            located => break located?,
+        }
+    };
     let try_number = args.try_number.unwrap_or(instance.try_number.max(1));
     let waits = args.follow && (!is_over(&instance, try_number) || instance.try_number < try_number);
     if instance.try_number < try_number && !waits {
