@@ -13,6 +13,9 @@ use super::{
 };
 use crate::{auth::Identity, state::AppState};
 
+/// For how long a process that has ended is shown beside one that lives, in minutes.
+const SHOWN_MIN: i64 = 30;
+
 fn name(kind: ComponentKind) -> &'static str {
     match kind {
         ComponentKind::Scheduler => "Scheduler",
@@ -55,7 +58,10 @@ pub(super) async fn page(
                         @if of.is_empty() {
                             tr { td { (name(kind)) } td { span.state.s-none { "never seen" } } td {} td {} td.opt2 {} }
                         }
-                        @for one in of { (row(one, now, threshold)) }
+                        @let lives = of.iter().any(|one| now - one.heartbeat_at <= threshold);
+                        @for one in of.iter().filter(|one| !lives || now - one.heartbeat_at <= TimeDelta::minutes(SHOWN_MIN)) {
+                            (row(one, lives, now, threshold))
+                        }
                     }
                 }
             }
@@ -71,12 +77,14 @@ pub(super) async fn page(
     Ok(respond(&headers, &who, &page))
 }
 
-fn row(one: &Component, now: Timestamp, threshold: TimeDelta) -> Markup {
+/// One process; where another of its kind lives, its silence is no alarm.
+fn row(one: &Component, lives: bool, now: Timestamp, threshold: TimeDelta) -> Markup {
     html! {
         tr data-key={ (name(one.kind)) (one.name) } {
             td { (name(one.kind)) }
             td {
                 @if now - one.heartbeat_at <= threshold { span.state.s-success { "healthy" } }
+                @else if lives { span.state.s-removed { "gone" } }
                 @else { span.state.s-failed { "silent" } }
             }
             td.mono.small { (one.name) }

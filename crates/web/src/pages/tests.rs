@@ -229,6 +229,26 @@ async fn the_log_of_a_try_that_is_over_comes_whole_and_ends() {
 }
 
 #[tokio::test]
+async fn a_run_shows_the_tasks_in_one_state() {
+    let site = site(&seed::dags()[..1]).await;
+    let mut tx = site.seeder.metastore.begin(TxMode::Read).await.unwrap();
+    let filter = TaskInstanceFilter {
+        states: vec![gust_model::TaskInstanceState::Failed],
+        ..TaskInstanceFilter::default()
+    };
+    let row = tx.task_instances(&filter, &Page::first(1)).await.unwrap().items.remove(0);
+    drop(tx);
+    let run = urls::run(row.dag_id.as_str(), row.run_id.as_str());
+    let rows = |text: &str| text.matches("<tr data-key=").count();
+    let all = site.html(&run).await.text;
+    let failed = site.html(&format!("{run}?state=failed")).await.text;
+    assert!(failed.contains(&format!("<tr data-key=\"{}\"", row.task_id)), "{failed}");
+    assert!(rows(&failed) > 0 && rows(&failed) < rows(&all), "{} of {}", rows(&failed), rows(&all));
+    let none = site.html(&format!("{run}?state=awaiting_input")).await.text;
+    assert!(rows(&none) == 0 && none.contains("No task is in this state now."), "{none}");
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_said_so() {
     let site = site(&seed::dags()[..1]).await;
     for path in ["/dags/nope", "/dags/example_complex/runs/nope", "/static/nope.js"] {

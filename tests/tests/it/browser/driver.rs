@@ -227,7 +227,8 @@ impl Browser {
         let mut stream = TcpStream::connect(host)?;
         stream.set_read_timeout(Some(SOON))?;
         write!(stream, "DELETE /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
-        stream.read(&mut [0; 512])?;
+        // The answer comes when the browser is gone.
+        stream.read_exact(&mut [0])?;
         Ok(())
     }
 }
