@@ -265,6 +265,8 @@ impl Scheduler {
                 let heartbeat_at = tx.now().await?;
                 let component = Component { kind: ComponentKind::Scheduler, name, heartbeat_at, started_at };
                 tx.put_component(&component).await?;
+                // Each start of a process leaves a row; those that ended long ago say nothing any more.
+                tx.forget_components(heartbeat_at - COMPONENTS_KEPT).await?;
                 Ok::<_, MetastoreError>(())
             })
         });
@@ -273,6 +275,9 @@ impl Scheduler {
         }
     }
 }
+
+/// How long the last word of a process is kept.
+const COMPONENTS_KEPT: chrono::TimeDelta = chrono::TimeDelta::days(1);
 
 /// How long a scheduler waits after a failed pass.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);

@@ -1,6 +1,9 @@
 use std::time::Duration;
 
-use gust_model::{DagRunState, TaskInstanceState as S};
+use gust_model::{
+    DagRunState, TaskInstanceState as S,
+    record::{Component, ComponentKind},
+};
 use serde_json::json;
 
 use crate::house::{House, LEASE, by_hand, dag, hourly};
@@ -235,4 +238,26 @@ async fn a_lease_within_its_grace_makes_no_busy_loop() {
     let pass = house.scheduler.pass().await.unwrap();
     assert_eq!(pass.reaped, 0);
     assert!(pass.next_due_in.unwrap() >= Duration::from_millis(500), "{pass:?}");
+}
+
+#[tokio::test]
+async fn a_scheduler_says_that_it_lives_and_forgets_who_ended_long_ago() {
+    let house = House::new().await;
+    for (name, days) in [("yesterday's", 2), ("a moment ago", 0)] {
+        let heartbeat_at = gust_ports::Clock::now(&*house.clock) - chrono::TimeDelta::days(days);
+        let mut tx = house.write().await;
+        let component = Component {
+            kind: ComponentKind::Worker,
+            name: name.to_owned(),
+            heartbeat_at,
+            started_at: heartbeat_at,
+        };
+        tx.put_component(&component).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    house.scheduler.run(std::future::ready(())).await;
+    let known = house.read().await.components().await.unwrap();
+    let mut names: Vec<_> = known.into_iter().map(|component| component.name).collect();
+    names.sort();
+    assert_eq!(names, ["a moment ago", "scheduler"]);
 }
