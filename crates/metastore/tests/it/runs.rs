@@ -409,7 +409,7 @@ async fn runs_to_start_of_a_full_dag_hide_no_other(backend: &Backend) {
     };
     let running = run(&busy, 1);
     let fits = queued(&busy, 2, 10);
-    let waits: Vec<DagRun> = (3..8).map(|day| queued(&busy, day, 10 + i64::from(day))).collect();
+    let waits: Vec<DagRun> = (3..8).map(|day| queued(&busy, day, 10 + day)).collect();
     let behind = queued(&other, 1, 90);
     let backfill = DagRun { run_type: DagRunType::Backfill, ..queued(&busy, 9, 95) };
     put_runs(backend, &[&running, &fits, &behind, &backfill]).await;
