@@ -95,6 +95,8 @@ pub fn unpack(archive: &[u8], version: &BundleVersion, into: &Path, limits: Limi
         // A name that is a folder of another entry fails here, as creating it new does.
         let mut file = fs::File::create_new(&target).map_err(Refusal::Write)?;
         file.write_all(&content).map_err(Refusal::Write)?;
+        // The folder's final name says that it is whole, also after a power loss.
+        file.sync_all().map_err(Refusal::Write)?;
         if entry.header().mode().is_ok_and(|mode| mode & 0o111 != 0) {
             make_executable(&target).map_err(Refusal::Write)?;
         }
