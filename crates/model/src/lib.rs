@@ -8,6 +8,7 @@ pub mod id;
 pub mod message;
 pub mod record;
 pub mod sdk_value;
+mod sensitive;
 pub mod state;
 
 pub use id::{
@@ -15,4 +16,5 @@ pub use id::{
     DagVersionId, Epoch, EventId, MapIndex, PoolName, QueueName, RunId, TaskId, TaskInstanceId, TriggerId,
     VariableKey,
 };
+pub use sensitive::is_sensitive_name;
 pub use state::{DagRunState, DagRunType, IllegalTransition, TaskInstanceState, TriggeredBy};

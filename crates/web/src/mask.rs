@@ -1,39 +1,14 @@
 //! Hides what names say is secret (`airflow/_shared/secrets_masker/secrets_masker.py`).
 
+use gust_model::is_sensitive_name;
 use serde_json::Value;
-
-const SENSITIVE: &[&str] = &[
-    "access_key",
-    "access_token",
-    "api_key",
-    "apikey",
-    "auth_header",
-    "authorization",
-    "bearer",
-    "connection_string",
-    "dsn",
-    "passphrase",
-    "passwd",
-    "password",
-    "private_key",
-    "proxy",
-    "proxy_password",
-    "proxies",
-    "secret",
-    "service_account",
-    "service_key",
-    "token",
-    "keyfile_dict",
-    "webhook_url",
-];
 
 /// What stands in place of a secret.
 pub(crate) const MASK: &str = "***";
 
 /// Whether a name says that its value is secret.
 pub(crate) fn is_sensitive(name: &str) -> bool {
-    let name = name.trim().to_lowercase();
-    SENSITIVE.iter().any(|word| name.contains(word))
+    is_sensitive_name(name, &[])
 }
 
 /// Hides values under sensitive names.

@@ -11,6 +11,7 @@ use std::{
     },
 };
 
+use gust_model::is_sensitive_name;
 use serde_json::Value;
 
 /// What stands in a secret's place.
@@ -23,37 +24,12 @@ const MAX_HELD_BYTES: usize = 64 * 1024;
 /// (`airflow/sdk/_shared/secrets_masker: SECRETS_TO_SKIP_MASKING`).
 const NEVER: &str = "airflow";
 
-/// A value under a name that holds any of these is a secret (the same module: `DEFAULT_SENSITIVE_FIELDS`).
-const SENSITIVE: &[&str] = &[
-    "access_key",
-    "access_token",
-    "api_key",
-    "apikey",
-    "auth_header",
-    "authorization",
-    "bearer",
-    "connection_string",
-    "dsn",
-    "passphrase",
-    "passwd",
-    "password",
-    "private_key",
-    "proxy",
-    "proxy_password",
-    "proxies",
-    "secret",
-    "service_account",
-    "service_key",
-    "token",
-    "keyfile_dict",
-    "webhook_url",
-];
-
 /// The secrets of one try, shared by who learns them and who writes its log.
 #[derive(Debug)]
 pub struct Secrets {
     min_length: usize,
-    sensitive: Vec<String>,
+    /// In lower case.
+    more_names: Vec<String>,
     known: Mutex<BTreeSet<Vec<u8>>>,
     version: AtomicU64,
 }
@@ -63,26 +39,13 @@ impl Secrets {
     #[must_use]
     pub fn new(min_length: usize, more_names: &[String]) -> Self {
         let more = more_names.iter().map(|name| name.trim().to_lowercase()).filter(|name| !name.is_empty());
-        Self {
-            min_length,
-            sensitive: SENSITIVE.iter().map(|&name| name.to_owned()).chain(more).collect(),
-            known: Mutex::default(),
-            version: AtomicU64::new(0),
-        }
+        Self { min_length, more_names: more.collect(), known: Mutex::default(), version: AtomicU64::new(0) }
     }
 
     /// Whether a value under this name is a secret.
     #[must_use]
     pub fn is_sensitive(&self, name: &str) -> bool {
-        let mut normalized = String::with_capacity(name.len());
-        for c in name.trim().to_lowercase().chars() {
-            if c.is_alphanumeric() || c == '_' {
-                normalized.push(c);
-            } else if !normalized.ends_with('_') {
-                normalized.push('_');
-            }
-        }
-        self.sensitive.iter().any(|known| normalized.contains(known))
+        is_sensitive_name(name, &self.more_names)
     }
 
     /// Adds a value and all texts within it. Under a name it is added only if the name is sensitive; within an object
