@@ -59,7 +59,7 @@ pub fn write(path: &Path, text: &str) -> anyhow::Result<()> {
 /// JSON for a file.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_object(path: &Path, fields: Map<String, Value>) -> anyhow::Result<()> {
     write(path, &format!("{:#}\n", Value::Object(fields)))
 }

@@ -1,7 +1,7 @@
 //! The metastore over SQL: SQLite for one machine, PostgreSQL for several, behind [`gust_ports::Metastore`]; the keys
 //! that seal secrets at rest; and, on PostgreSQL, wake-ups between processes and a task queue that reads the metastore.
 //!
-//! The same statements serve both databases; [`dialect`] holds what differs. One file a trait stands in `rows`.
+//! The same statements serve both databases; `dialect` holds what differs. One file a trait stands in `rows`.
 
 mod connection;
 pub mod crypto;

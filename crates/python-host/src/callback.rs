@@ -14,7 +14,6 @@ use crate::{Child, Error, Host};
 /// A callback to run (`airflow/callbacks/callback_requests.py`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type")]
-#[allow(clippy::large_enum_variant, reason = "requests are few and short-lived")]
 pub enum CallbackRequest {
     /// `on_failure_callback` or `on_retry_callback` of a task. `task_callback_type` says which; Airflow runs it only
     /// for `failed`, `up_for_retry` and `upstream_failed`, or without a type.

@@ -29,7 +29,6 @@ const CHUNK_BYTES: usize = 64 * 1024;
 
 /// What a child does.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "requests dominate and are moved straight on")]
 pub enum Event {
     /// It asks for something and blocks until [`Child::reply`].
     Request(Request),

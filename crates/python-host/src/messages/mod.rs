@@ -196,7 +196,7 @@ message_enum! {
 
 /// The answer to one request.
 #[derive(Debug, Clone, PartialEq)]
-#[allow(clippy::large_enum_variant, reason = "made, sent and dropped at once")]
+#[expect(clippy::large_enum_variant, reason = "made, sent and dropped at once")]
 pub enum Reply {
     /// `[id, body]`.
     Body(ToTask),
