@@ -26,7 +26,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     // Adapters: what stands behind the ports.
     ("metastore", &["model", "ports"]),
     ("local", &["model", "ports"]),
-    ("python-host", &["model", "ports"]),
+    ("python-host", &[]),
 ];
 
 /// What puts everything together, and so may know every crate.
