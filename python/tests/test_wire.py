@@ -70,7 +70,9 @@ def test_a_process_at_work_ends_with_its_socket_and_not_with_a_word_on_it() -> N
         "        sum(range(1000))\n"
     )
     ours, theirs = socket.socketpair()
-    with subprocess.Popen([sys.executable, "-c", script], stdin=theirs.fileno(), stdout=subprocess.PIPE) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=theirs.fileno(), stdout=subprocess.PIPE
+    ) as child:
         theirs.close()
         assert child.stdout is not None
         assert child.stdout.readline() == b"at work\n"
