@@ -149,7 +149,7 @@ pub(super) fn make_scheduler(house: &House, queue: Arc<dyn TaskQueue>, target: T
     let page = config.scheduler.max_tis_per_query;
     let admission = AdmissionSettings {
         parallelism: config.core.parallelism,
-        batch: if page == 0 { config.core.parallelism } else { page.max(config.core.parallelism) },
+        batch: if page == 0 { config.core.parallelism } else { page },
         ..AdmissionSettings::default()
     };
     let settings = SchedulerSettings {
